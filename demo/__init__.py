@@ -1,0 +1,1 @@
+"""The whole way in small: real photos that installed packages ship, two processes, one clip."""

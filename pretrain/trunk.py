@@ -1,0 +1,144 @@
+"""The trunk: ResNet-18/34/50 in plain torch, key names as torchvision's, strides removable.
+
+HVC trains and tests on feature maps of stride 8: every convolution inside the named layers gets
+stride 1 after construction, weights and padding unchanged (spec 1.1).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Architecture = Literal["resnet18", "resnet34", "resnet50"]
+Layer = Literal["layer1", "layer2", "layer3", "layer4"]
+LAYERS: tuple[Layer, ...] = ("layer1", "layer2", "layer3", "layer4")
+
+_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
+
+    expansion = 1
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(width_in, width, stride)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm that closes the residual branch."""
+        return self.bn2
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet-50); the 3x3 carries the stride."""
+
+    expansion = 4
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(width_in, 4 * width, stride)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm that closes the residual branch."""
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + shortcut)
+
+
+def _shortcut(width_in: int, width_out: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and width_in == width_out:
+        return None
+    conv = nn.Conv2d(width_in, width_out, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width_out))
+
+
+class Trunk(nn.Module):
+    """ResNet without pooling and classifier.
+
+    Args:
+        architecture: resnet18, resnet34 or resnet50.
+        stride_1_layers: layers whose convolutions all get stride 1.
+        last: the last layer that is built and computed; later layers have no weights at all.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture = "resnet18",
+        stride_1_layers: Sequence[Layer] = ("layer3", "layer4"),
+        last: Layer = "layer4",
+    ) -> None:
+        super().__init__()
+        self.architecture, self.last = architecture, last
+        self.stride_1_layers = tuple(stride_1_layers)
+        block: type[BasicBlock] | type[Bottleneck]
+        block = Bottleneck if architecture == "resnet50" else BasicBlock
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        width_in = 64
+        for number, name in enumerate(LAYERS[: LAYERS.index(last) + 1]):
+            width, stride = 64 << number, 1 if number == 0 else 2
+            blocks = [block(width_in, width, stride)]
+            width_in = width * block.expansion
+            blocks += [block(width_in, width, 1) for _ in range(_BLOCKS[architecture][number] - 1)]
+            self.add_module(name, nn.Sequential(*blocks))
+        self.width = width_in
+        for name in self.stride_1_layers:
+            if name in self._modules:
+                _remove_strides(self.get_submodule(name))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] normalised images -> [B, width, ceil(H/8), ceil(W/8)] (with HVC's strides)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for name in LAYERS[: LAYERS.index(self.last) + 1]:
+            x = self.get_submodule(name)(x)
+        return x
+
+
+def _remove_strides(layer: nn.Module) -> None:
+    for module in layer.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+
+
+@torch.no_grad()
+def initialise(trunk: Trunk) -> None:
+    """He initialisation by fan-out; the norm that closes each residual branch starts at 0 (spec 1.2)."""
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            module.weight.normal_(0.0, math.sqrt(2.0 / fan_out))
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    for module in trunk.modules():
+        if isinstance(module, BasicBlock | Bottleneck):
+            module.last_norm.weight.zero_()

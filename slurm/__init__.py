@@ -1,0 +1,1 @@
+"""Floor 4: submits any stage to a cluster and keeps it alive."""
