@@ -1,0 +1,266 @@
+"""The training stage: train -> train_step -> forward_backward, resumable at every checkpoint."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hvc.base.errors import HvcError
+from hvc.base.stage import Outcome, Provenance, Result, Stop
+from hvc.data_prep.manifest import Manifest
+from hvc.pretrain import checkpoint as checkpoints
+from hvc.pretrain.checkpoint import Checkpoint, CheckpointWriter
+from hvc.pretrain.ema import EmaTarget
+from hvc.pretrain.encoder_file import EncoderMetadata, write_encoder
+from hvc.pretrain.engine import Engine, choose_device
+from hvc.pretrain.meter import Meter, ProgressLine
+from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
+from hvc.pretrain.order import steps_per_epoch
+from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
+from hvc.pretrain.pictures import curves, positive_pairs
+from hvc.pretrain.processes import Place, own_place
+from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.stream import Batch, load_manifest, stream
+from hvc.pretrain.tracking import Tracker
+from hvc.pretrain.views import STATISTICS
+
+_log = logging.getLogger(__name__)
+
+
+def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
+    """Train, or go on from the newest complete checkpoint in the output folder."""
+    place = own_place()
+    manifest = load_manifest(config.data)
+    with hold_folder(config, place):
+        found = checkpoints.newest(config.folder / "checkpoints")
+        if found:
+            refuse_other_recipe(config, manifest, found)
+            if found.step == found.state["total_steps"]:
+                return Result(Outcome.DONE, _finished_report(config, found))
+        tracker = Tracker(config, manifest, provenance) if place.first else None
+        outcome: Outcome | None = None
+        trainer = None
+        try:
+            trainer = Trainer(config, manifest, place, tracker, provenance)
+            if found:
+                trainer.restore(found)
+            outcome = trainer.train(stop)
+        finally:
+            if tracker:
+                tracker.finish(outcome)
+        trainer.engine.close()
+        return Result(outcome, _report(config, trainer, tracker))
+
+
+class Trainer:
+    """One rank's training: the networks, the engine, and the step they stand at."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        manifest: Manifest,
+        place: Place,
+        tracker: Tracker | None,
+        provenance: Provenance,
+    ) -> None:
+        self.config, self.manifest, self.place, self.tracker = config, manifest, place, tracker
+        self._attempt = provenance.attempt
+        self._root = config.folder / "checkpoints"
+        self.total_steps = planned_steps(config, manifest)
+        self.step = 0
+        self.device = choose_device(config.engine.device, place)
+        torch.manual_seed(config.seed)
+        online = OnlineNetwork(
+            config.architecture,
+            config.loss.radius,
+            config.loss.static_weight,
+            config.loss.dynamic_weight,
+        )
+        target = TargetNetwork(online).to(self.device)
+        self.online = online.to(self.device).train()
+        self.engine = Engine(self.online, config, self.device)
+        self.ema = EmaTarget(target, self.total_steps, config.ema_momentum)
+        mean, std = STATISTICS[config.views.statistics]
+        self._mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
+        self._std = torch.tensor(std, device=self.device).view(3, 1, 1)
+        self.last_metrics: dict[str, float] = {}
+
+    def train(self, stop: Stop) -> Outcome:
+        """Step until the end or until a rank is asked to stop."""
+        if self.tracker:
+            self.tracker.journal.rewind(self.step)
+        checkpoint_every = self.config.checkpoint.every
+        with ProgressLine(self.total_steps, self.step, visible=self.place.first) as line:
+            meter = Meter()
+            for batch in self._batches():
+                if self.step == 0 and self.tracker:
+                    self.tracker.picture("views", positive_pairs(batch, self.config))
+                meter.add(batch.plan, self.train_step(batch))
+                self.step += 1
+                finished = self.step == self.total_steps
+                stopping = self.engine.any_rank(stop()) and not finished
+                if self.step % self.config.log_every == 0 or finished or stopping:
+                    self._record(meter, line)
+                    meter = Meter()
+                if self.step % checkpoint_every == 0 or finished or stopping:
+                    self.save()
+                    meter.forget_waiting()
+                if stopping:
+                    return Outcome.STOPPED
+        self._farewell()
+        return Outcome.DONE
+
+    def train_step(self, batch: Batch) -> StepLoss:
+        """EMA, target passes, online passes, loss, gradients, optimiser: one step (paper's order)."""
+        views = [self._normalise(pixels) for pixels in batch.views]
+        boxes = [box.to(self.device, non_blocking=True) for box in batch.boxes]
+        self.ema.update(self.online.ema_source())
+        return self._forward_backward(views, boxes, batch.plan.weight)
+
+    def _forward_backward(self, views: list[Tensor], boxes: list[Tensor], weight: float) -> StepLoss:
+        bf16 = self.config.engine.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            keys = [self.ema.network(view) for view in views]
+        loss: StepLoss = self.engine.forward(views, boxes, keys)
+        self.engine.backward_and_step(loss.total * weight)
+        return loss
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        # uint8 travels, a quarter of the bytes: [B, S, S, 3] -> float [B, 3, S, S]
+        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        return images.sub_(self._mean).div_(self._std)
+
+    def _batches(self) -> Iterator[Batch]:
+        return stream(
+            self.config,
+            self.manifest,
+            rank=self.place.rank,
+            world_size=self.place.world_size,
+            first_step=self.step,
+            last_step=self.total_steps,
+        )
+
+    def _record(self, meter: Meter, line: ProgressLine) -> None:
+        values = meter.result(self.engine.sum_over_ranks)
+        if not all(value == value and abs(value) != float("inf") for value in values.values()):
+            raise HvcError(
+                f"loss is not finite at step {self.step} (rank {self.place.rank}); lower "
+                "learning_rate or use engine.precision=fp32; the last checkpoint is untouched"
+            )
+        epoch = self.step / steps_per_epoch(self.manifest.samples, self.config.batch_size)
+        values |= {"train/epoch": epoch, "train/ema_steps": float(self.ema.step)}
+        self.last_metrics = values
+        line.update(self.step, values)
+        if self.tracker:
+            self.tracker.metrics(self.step, values)
+
+    def save(self) -> None:
+        """Write a checkpoint: every rank its buffers, rank 0 the rest; then it counts."""
+        writer = CheckpointWriter(self._root, self.step, self._attempt)
+        tensors = self.online.state_dict() | self.ema.network.state_dict()
+        buffer_names = {name for name, _ in self.online.named_buffers()}
+        buffer_names |= {name for name, _ in self.ema.network.named_buffers()}
+        buffers = {name: tensors[name] for name in buffer_names}
+        rng = {"rng/torch": torch.get_rng_state()}
+        writer.write_tensors(f"buffers-{self.place.rank:05d}", buffers | rng)
+        optimiser = self.engine.optimiser_state()
+        self.engine.barrier()
+        if self.place.first:
+            parameters = {name: value for name, value in tensors.items() if name not in buffers}
+            writer.write_tensors("model", parameters)
+            writer.write_tensors("optimizer", optimiser)
+            self._write_encoder(writer, parameters)
+            done = writer.commit(self._state())
+            checkpoints.prune(self._root, self.config.checkpoint.keep)
+            _log.info("checkpoint %s", done.folder)
+            if self.tracker:
+                self.tracker.checkpoint(done, self.config.method_digest())
+        self.engine.barrier()
+
+    def restore(self, found: Checkpoint) -> None:
+        """Take everything back from a checkpoint, at this number of ranks."""
+        state = found.state
+        tensors = found.tensors("model")
+        tensors |= found.buffers(self.place.rank, self.place.world_size)
+        for network in (self.online, self.ema.network):
+            own = network.state_dict()
+            with torch.no_grad():
+                for name, value in own.items():
+                    value.copy_(tensors[name])
+        self.engine.adopt_parameters()
+        self.engine.load_optimiser_state(found.tensors("optimizer"))
+        if "rng/torch" in tensors:
+            torch.set_rng_state(tensors["rng/torch"])
+        self.ema.load_state(state["ema"])
+        self.step = int(state["step"])
+        if self.place.first:
+            _log.info("resuming at step %d of %d from %s", self.step, self.total_steps, found.folder)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "ema": self.ema.state(),
+            "world_size": self.place.world_size,
+            "attempt": self._attempt,
+            "recipe": self.config.resolved(),
+            "method": self.config.method_digest(),
+            "dataset": self.manifest.digest,
+            "run_id": self.tracker.run_id if self.tracker else None,
+        }
+
+    def _write_encoder(self, writer: CheckpointWriter, parameters: dict[str, Tensor]) -> None:
+        # The other ranks' buffers lie in the same folder by now; merging needs no collective.
+        files = sorted(writer.folder.glob("buffers-*.safetensors"))
+        merged = checkpoints.merge_buffers([checkpoints.load_file(path) for path in files])
+        prefix = "online_encoder."
+        trunk = {
+            name.removeprefix(prefix): value
+            for name, value in (parameters | merged).items()
+            if name.startswith(prefix)
+        }
+        # Official practice: whatever training normalised with, tracking uses ImageNet's statistics.
+        mean, std = STATISTICS["imagenet"]
+        metadata = EncoderMetadata(
+            architecture=self.config.architecture,
+            stride_1_layers=self.online.online_encoder.stride_1_layers,
+            mean=mean,
+            std=std,
+            step=self.step,
+            recipe_digest=self.config.method_digest(),
+        )
+        path = writer.folder / checkpoints.ENCODER
+        write_encoder(path, trunk, metadata)
+        checkpoints.sync(path)
+
+    def _farewell(self) -> None:
+        if not self.tracker:
+            return
+        self.tracker.picture("curves", curves(self.tracker.journal.records()))
+        if self.config.tracking.upload_encoder:
+            last = self._root / checkpoints.step_name(self.step)
+            self.tracker.encoder(last / checkpoints.ENCODER)
+
+
+def _report(config: TrainConfig, trainer: Trainer, tracker: Tracker | None) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "step": trainer.step,
+        "steps": trainer.total_steps,
+        "checkpoint": str(config.folder / "checkpoints" / checkpoints.step_name(trainer.step)),
+        "metrics": trainer.last_metrics,
+    }
+    if tracker:
+        report |= {"run_id": tracker.run_id, "tracking_uri": tracker.uri}
+    return report
+
+
+def _finished_report(config: TrainConfig, found: Checkpoint) -> dict[str, Any]:
+    report = {"step": found.step, "steps": found.step, "checkpoint": str(found.folder), "metrics": {}}
+    note = config.folder / "run.json"
+    if note.exists():
+        known = json.loads(note.read_text())
+        report |= {"run_id": known["run_id"], "tracking_uri": known["tracking_uri"]}
+    return report

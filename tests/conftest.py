@@ -1,0 +1,72 @@
+"""Where tests find reference data, and what happens when it is missing."""
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest_plugins = ["services_fixtures"]
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def required(thing: str) -> bool:
+    """Whether `HVC_REQUIRE` (comma-separated) turns a missing `thing` into a failure."""
+    return thing in os.environ.get("HVC_REQUIRE", "").split(",")
+
+
+def missing(thing: str, why: str) -> None:
+    """Skip with the reason, or fail where the thing is required."""
+    if required(thing):
+        pytest.fail(f"{why} (and HVC_REQUIRE={os.environ['HVC_REQUIRE']} demands it)", pytrace=False)
+    pytest.skip(why)
+
+
+class Golden:
+    """Reference numbers of the official implementations."""
+
+    def __init__(self, folder: Path, letter: str) -> None:
+        self.folder, self.letter = folder, letter
+        self.recipe = _load_module(folder / "common" / "recipe.py")
+
+    def load(self, name: str) -> Any:
+        """An npz (or other file's path) of the chosen set."""
+        path = self.folder / self.letter / name
+        return np.load(path) if path.suffix == ".npz" else path
+
+    def common(self, name: str) -> Path:
+        """A file that all sets share."""
+        return self.folder / "common" / name
+
+
+def _load_module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data (HVC_SHARED, by default beside the checkout)."""
+    folder = Path(os.environ.get("HVC_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        missing("shared", f"no reference data at {folder}; set HVC_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    """The chosen set of golden numbers (HVC_GOLDEN, HVC_GOLDEN_SET)."""
+    shared_folder = Path(os.environ.get("HVC_SHARED", ROOT.parent / "shared"))
+    folder = Path(os.environ.get("HVC_GOLDEN", shared_folder / "golden"))
+    letter = os.environ.get("HVC_GOLDEN_SET", "a")
+    if not (folder / letter).is_dir():
+        missing("shared", f"no golden set {letter!r} in {folder}; set HVC_GOLDEN and HVC_GOLDEN_SET")
+    return Golden(folder, letter)
