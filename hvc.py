@@ -324,9 +324,9 @@ def _number(text: str) -> int | float:
 
 
 def _run_stage(name: str, config: "Config") -> Result:
-    from hvc.slurm.stages import load_stage
+    from hvc.slurm.stages import find, run_of
 
-    return load_stage(name).run(config, StopFlag().listen(), Provenance())
+    return run_of(find(name))(config, StopFlag().listen(), Provenance())
 
 
 def _submit(stage: str, config: "Config", cluster: Path, dry_run: bool, as_json: bool) -> None:

@@ -1,7 +1,6 @@
 """The output folder of a run: held by one run at a time, and never mixed between recipes."""
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,11 +50,10 @@ def refuse_other_recipe(config: TrainConfig, manifest: Manifest, found: Checkpoi
             f"{found.folder} was trained on dataset {state['dataset'][:12]}, {config.data} is "
             f"{manifest.digest[:12]}; choose another output="
         )
-    if state["method"] == config.method_digest():
-        return
-    old, new = state["recipe"], config.resolved()
-    changed = ", ".join(key for key in new if json.dumps(old.get(key)) != json.dumps(new[key]))
-    raise UsageError(
-        f"{found.folder} was trained by another recipe (changed: {changed}); choose another output= "
-        "or go back to the old values"
-    )
+    old, new = TrainConfig.parse(state["recipe"], where=str(found.folder)).method(), config.method()
+    changed = ", ".join(key for key in new if old[key] != new[key])
+    if changed:
+        raise UsageError(
+            f"{found.folder} was trained by another recipe (changed: {changed}); choose another "
+            "output= or go back to the old values"
+        )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -112,8 +112,12 @@ class TrainConfig(Config):
         """Where checkpoints and the journal go."""
         return Path(self.output or Path("outputs") / self.name).absolute()
 
+    def method(self) -> dict[str, Any]:
+        """What decides the result: all but places, tracking, logging, and how the work is spread."""
+        spread = dict.fromkeys(("name", "data", "output", "tracking", "checkpoint", "workers"), True)
+        spread |= {"log_every": True, "engine": {"zero_stage", "device"}}
+        return self.model_dump(mode="json", exclude=spread)
+
     def method_digest(self) -> str:
-        """Digest of what decides the result: all but places, tracking, logging and loader processes."""
-        places = {"name", "data", "output", "tracking", "checkpoint", "workers", "log_every"}
-        text = json.dumps(self.model_dump(mode="json", exclude=places), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """sha256 of `method` (hex)."""
+        return hashlib.sha256(json.dumps(self.method(), sort_keys=True).encode()).hexdigest()

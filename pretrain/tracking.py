@@ -178,9 +178,11 @@ class Tracker:
         return str(run.info.run_id)
 
     def _create_run(self, manifest: Manifest) -> str:
-        run = self._client.create_run(self._experiment_id(), run_name=self._config.name)
+        experiment = self._config.tracking.experiment
+        where = experiment_id(self._client, experiment, self.uri)
+        run = self._client.create_run(where, run_name=self._config.name)
         run_id = str(run.info.run_id)
-        note = {"run_id": run_id, "tracking_uri": self.uri, "experiment": self._config.tracking.experiment}
+        note = {"run_id": run_id, "tracking_uri": self.uri, "experiment": experiment}
         (self._folder / "run.json").write_text(json.dumps(note, indent=1))
         self._describe(run_id, manifest)
         return run_id
@@ -205,16 +207,6 @@ class Tracker:
             self._client.set_tag(run_id, f"version.{package}", version(package))
         self._client.set_tag(run_id, "hvc.method", self._config.method_digest())
         self._client.set_tag(run_id, "hvc.dataset", manifest.digest)
-
-    def _experiment_id(self) -> str:
-        name = self._config.tracking.experiment
-        known = self._client.get_experiment_by_name(name)
-        if known is not None:
-            return str(known.experiment_id)
-        location = None
-        if self.uri.startswith("sqlite:///"):  # else artifacts land in the current folder
-            location = str(Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts")
-        return str(self._client.create_experiment(name, artifact_location=location))
 
     def _register(self, record: dict[str, Any]) -> None:
         name = self._config.tracking.model
@@ -241,6 +233,17 @@ class Tracker:
 
     def _tag(self, key: str, value: str) -> None:
         self._client.set_tag(self.run_id, key, value)
+
+
+def experiment_id(client: Any, name: str, uri: str) -> str:
+    """The id of an experiment, made if it is not there yet."""
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        return str(known.experiment_id)
+    location = None
+    if uri.startswith("sqlite:///"):  # else artifacts would land in the current folder
+        location = str(Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts")
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""Reading pictures from disk, with limits and errors that name the file."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hvc.base.errors import HvcError
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused: their feature maps would not fit into memory."""
+
+
+def read_frame(path: Path) -> NDArray[np.uint8]:
+    """Decode a picture to uint8 RGB [H, W, 3]; HvcError when it is missing, damaged or too large."""
+    return np.array(load_image(path).convert("RGB"))
+
+
+def load_image(path: Path) -> Image.Image:
+    """A fully decoded picture in its own mode; HvcError as for `read_frame`."""
+    try:
+        image = Image.open(path)
+        _refuse_huge(image, path)
+        image.load()
+    except FileNotFoundError:
+        raise HvcError(f"no such file: {path}") from None
+    except Image.DecompressionBombError:
+        raise HvcError(f"{path}: more than {MAX_PIXELS // 10**6} megapixels; scale it down") from None
+    except HvcError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's ways to say "damaged"
+        raise HvcError(f"{path}: not a readable picture ({error}); copy it again") from None
+    return image
+
+
+def _refuse_huge(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise HvcError(f"{path}: {size} is more than {MAX_PIXELS // 10**6} megapixels; scale it down")

@@ -1,0 +1,135 @@
+"""From what a user names (`runs:/ID`, `models:/NAME@ALIAS`, a path, a baseline) to a trunk's weights."""
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvc.base.errors import HvcError, UsageError
+from hvc.base.storage import sha256_file
+from hvc.pretrain.checkpoint import ENCODER, open_checkpoint
+from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS, connect
+
+UNTRAINED = "baseline:untrained"
+_RUN = re.compile(r"^runs:/([0-9a-zA-Z]+)(?:@(\d+))?$")
+_MODEL = re.compile(r"^models:/([^@/]+)(?:@([^/]+)|/(\d+|latest))$")
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A trunk that can be evaluated, and where its scores belong."""
+
+    reference: str
+    """As the user wrote it."""
+    encoder: Path | None
+    """`encoder.safetensors`; None for the untrained baseline."""
+    sha256: str
+    """Of the weights' file; names the results folder."""
+    step: int
+    run_id: str | None = None
+    """The MLflow run that made it, if any is known."""
+
+
+def resolve(reference: str, tracking_uri: str) -> Trunk:
+    """Find the trunk; HvcError when the run, step, alias or file is not there or is altered."""
+    if reference == UNTRAINED:
+        return Trunk(reference, None, "untrained", 0)
+    if reference.startswith("baseline:"):
+        raise UsageError(f"{reference}: the only baseline is {UNTRAINED}")
+    if reference.startswith("runs:/"):
+        return _from_run(reference, tracking_uri)
+    if reference.startswith("models:/"):
+        return _from_model(reference, tracking_uri)
+    return _from_path(reference)
+
+
+def _from_run(reference: str, tracking_uri: str) -> Trunk:
+    match = _RUN.match(reference)
+    if not match:
+        raise UsageError(f"{reference}: write runs:/ID or runs:/ID@STEP")
+    run_id, step = match[1], match[2]
+    client = connect(tracking_uri)
+    records = _records(client, run_id, tracking_uri)
+    if step is not None:
+        if int(step) not in records:
+            raise HvcError(f"{reference}: recorded steps are {sorted(records) or 'none'}")
+        return _from_record(reference, records[int(step)], run_id)
+    for known in sorted(records, reverse=True):
+        if (Path(records[known]["address"]) / ENCODER).exists():  # older ones may be pruned
+            return _from_record(reference, records[known], run_id)
+    if records:
+        where = records[max(records)]["address"]
+        raise HvcError(f"{reference}: none of its checkpoints is on this machine (newest: {where})")
+    raise HvcError(f"{reference}: the run has no complete checkpoint yet")
+
+
+def _records(client: Any, run_id: str, tracking_uri: str) -> dict[int, dict[str, Any]]:
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if not client.list_artifacts(run_id, RECORDS):
+                return {}
+            local = Path(client.download_artifacts(run_id, RECORDS, folder))
+        except mlflow.exceptions.MlflowException as error:
+            reason = str(error).splitlines()[0]
+            raise HvcError(
+                f"no run {run_id} at {tracking_uri} ({reason}); check the id, and --tracking-uri or "
+                "MLFLOW_TRACKING_URI"
+            ) from None
+        records = [json.loads(path.read_text()) for path in local.glob("*.json")]
+    return {int(record["step"]): record for record in records}
+
+
+def _from_record(reference: str, record: dict[str, Any], run_id: str) -> Trunk:
+    checkpoint = open_checkpoint(Path(record["address"]))
+    if checkpoint.sha256 != record["sha256"]:
+        raise HvcError(f"{record['address']}: not the checkpoint that run {run_id} recorded")
+    return Trunk(reference, checkpoint.encoder, sha256_file(checkpoint.encoder), checkpoint.step, run_id)
+
+
+def _from_model(reference: str, tracking_uri: str) -> Trunk:
+    match = _MODEL.match(reference)
+    if not match:
+        raise UsageError(f"{reference}: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, version = match[1], match[2], match[3]
+    if "latest" in (alias, version):  # MLflow keeps that word for itself
+        alias, version = NEWEST_ALIAS, None
+    import mlflow
+
+    client = connect(tracking_uri)
+    try:
+        if version is None:
+            found = client.get_model_version_by_alias(name, alias)
+        else:
+            found = client.get_model_version(name, version)
+    except mlflow.exceptions.MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise HvcError(f"{reference} is not at {tracking_uri} ({reason})") from None
+    record = {key: found.tags.get(f"hvc.{key}") for key in ("address", "sha256", "step")}
+    if None in record.values():
+        raise HvcError(f"{reference}: version {found.version} was not registered by hvc")
+    return _from_record(reference, record, str(found.run_id))
+
+
+def _from_path(reference: str) -> Trunk:
+    path = Path(reference)
+    if path.is_dir():
+        if (path / "checkpoints").is_dir():
+            raise UsageError(f"{path} is a run's folder; name one of the checkpoints in it")
+        checkpoint = open_checkpoint(path)
+        run_id = checkpoint.state.get("run_id")
+        return Trunk(
+            reference, checkpoint.encoder, sha256_file(checkpoint.encoder), checkpoint.step, run_id
+        )
+    if not path.is_file():
+        raise HvcError(
+            f"{reference}: no such checkpoint; give runs:/ID, models:/NAME@ALIAS, a checkpoint folder, "
+            f"an encoder.safetensors, or {UNTRAINED}"
+        )
+    from hvc.pretrain.encoder_file import read_encoder
+
+    _, metadata = read_encoder(path)
+    return Trunk(reference, path, sha256_file(path), metadata.step)

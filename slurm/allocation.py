@@ -1,0 +1,63 @@
+"""Where a task of a running Slurm job is: job, attempt, rank, nodes; and the environment torch wants."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from submitit.helpers import TorchDistributedEnvironment
+
+from hvc.base.errors import HvcError
+from hvc.slurm import control
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """One task's place in its job."""
+
+    job_id: str
+    attempt: int
+    """Counts from 1; each requeue starts the next."""
+    rank: int
+    """0 <= rank < world_size."""
+    world_size: int
+    nodes: str
+    """The nodes of this attempt in Slurm's short form, e.g. `gpu[01-04]`."""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Allocation":
+        """Read what Slurm tells every task; HvcError outside of one."""
+        try:
+            return cls(
+                job_id=environment["SLURM_JOB_ID"],
+                attempt=int(environment.get("SLURM_RESTART_COUNT", "0")) + 1,
+                rank=int(environment["SLURM_PROCID"]),
+                world_size=int(environment["SLURM_NTASKS"]),
+                nodes=environment["SLURM_JOB_NODELIST"],
+            )
+        except KeyError as error:
+            raise HvcError(
+                f"not inside a Slurm task: {error.args[0]} is not set; use `hvc submit` to run on a cluster"
+            ) from None
+
+    def __str__(self) -> str:
+        return f"job {self.job_id}, attempt {self.attempt}, rank {self.rank} of {self.world_size}"
+
+
+def export_torch_environment() -> None:
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as torchrun would.
+
+    They replace what the submitting shell may have had. CUDA_VISIBLE_DEVICES stays as Slurm made it.
+    """
+    environment = TorchDistributedEnvironment()
+    environment.export(set_cuda_visible_devices=False, overwrite=True)
+    os.environ["MASTER_ADDR"] = reachable(os.environ["MASTER_ADDR"])
+
+
+def reachable(node: str) -> str:
+    """The node's name where it resolves, else the address that Slurm itself reaches it by."""
+    try:
+        socket.getaddrinfo(node, None)
+    except socket.gaierror:
+        return control.node_address(node)
+    return node

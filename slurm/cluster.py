@@ -1,0 +1,85 @@
+"""What a cluster is like: one YAML file per cluster and kind of job, in `configs/clusters/`."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from hvc.base.config import Config
+
+_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("this is no name for an environment variable")
+    if _SECRET.search(name):
+        raise ValueError(
+            "this looks like a secret, and would be written into job files in plain text; take it out and "
+            "set it in the environment that submits (jobs inherit it) or in ~/.aws/credentials"
+        )
+    return name
+
+
+# Checked by name alone, so that an error message never quotes the value.
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+
+
+class ClusterConfig(Config):
+    """Where and with what a stage runs; the resources are per job, node or task as their names say."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the cluster in logs and on the runs it made."""
+    partition: str | None = None
+    """Partition (queue); by default the cluster's own default."""
+    account: str | None = None
+    """Account that pays; null where the cluster wants none."""
+    qos: str | None = None
+    """Quality of service."""
+    constraint: str | None = None
+    """Features that nodes must have, e.g. `h100` or `a100|h100`."""
+    nodes: int = Field(1, ge=1)
+    """Nodes of the job."""
+    tasks_per_node: int = Field(1, ge=1)
+    """Processes on every node; for training with GPUs one per GPU."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs on every node; 0 is a CPU job."""
+    cpus_per_task: int = Field(1, ge=1)
+    """CPUs of every process, its loader's worker processes included."""
+    memory_gb: float | None = Field(None, gt=0)
+    """Memory per node in GiB; by default what the partition gives."""
+    time_minutes: int = Field(60, ge=1)
+    """Time limit of one attempt; a stage that needs longer saves, is requeued and goes on."""
+    grace_seconds: int = Field(120, ge=1)
+    """The stage is asked to stop this long before the time limit (Slurm may ask a minute earlier).
+    It has to cover the rest of a step and the writing of a checkpoint."""
+    folder: str = "slurm-jobs"
+    """Every submission gets a folder below this one for its script, job file and logs, named
+    `JOBID_RANK_log.out`. Must be on a file system that all nodes share."""
+    setup: list[str] = Field(default_factory=list)
+    """Shell lines before the start: `module load cuda`, `source .venv/bin/activate`."""
+    python: str | None = None
+    """Command that starts Python on the nodes; by default the interpreter that submits."""
+    environment: dict[VariableName, str] = Field(default_factory=dict)
+    """Variables for the job, e.g. `NCCL_SOCKET_IFNAME: ib0`. They are written into the script in
+    plain text: no secrets. The environment that submits reaches the job as well."""
+    max_requeues: int | None = Field(50, ge=0)
+    """How often the job may be requeued before it gives up; null is without end. Requeues by Slurm
+    itself (preemption, node failure) count, but are never refused."""
+    srun_args: list[str] = Field(default_factory=list)
+    """Further arguments of srun, e.g. `--mpi=pmi2`; they win over this project's own."""
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Further options of sbatch, e.g. `exclusive: true`, `wckey: vision`; they win too."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ClusterConfig":
+        if self.gpus_per_node and self.tasks_per_node > self.gpus_per_node:
+            raise ValueError(
+                f"tasks_per_node is {self.tasks_per_node} but gpus_per_node is {self.gpus_per_node}; "
+                "every process needs a GPU of its own"
+            )
+        if self.grace_seconds >= self.time_minutes * 60:
+            raise ValueError(
+                f"grace_seconds ({self.grace_seconds}) must be less than time_minutes ({self.time_minutes})"
+            )
+        return self

@@ -1,0 +1,60 @@
+"""The stages that can be submitted, and where their code is; nothing of it is imported before use."""
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from hvc.base.config import Config
+from hvc.base.errors import HvcError, UsageError
+from hvc.base.stage import Stage
+
+
+@dataclass(frozen=True)
+class StagePaths:
+    """A stage by name: import paths (`module:attribute`) of its `run` and of its config class."""
+
+    name: str
+    run: str
+    config: str
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        StagePaths("shard", "hvc.data_prep.shard:run", "hvc.data_prep.shard:ShardConfig"),
+        StagePaths("train", "hvc.pretrain.train:run", "hvc.pretrain.train:TrainConfig"),
+        StagePaths("evaluate", "hvc.evaluation.evaluate:run", "hvc.evaluation.evaluate:EvaluateConfig"),
+    )
+}
+
+
+def find(name: str) -> StagePaths:
+    """The stage of that name; UsageError with the nearest one."""
+    if name not in STAGES:
+        close = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(STAGES)}"
+        raise UsageError(f"no stage {name!r}; {hint}")
+    return STAGES[name]
+
+
+def run_of(stage: StagePaths) -> Stage[Any]:
+    """The stage's function, imported now."""
+    run: Stage[Any] = _load(stage.run)
+    return run
+
+
+def config_of(stage: StagePaths) -> type[Config]:
+    """The stage's config class, imported now."""
+    config: type[Config] = _load(stage.config)
+    return config
+
+
+def _load(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise HvcError(
+            f"cannot load {path}: {error}; is the same version of hvc installed where this runs?"
+        ) from error

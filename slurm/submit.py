@@ -1,0 +1,113 @@
+"""Submits a stage to a cluster: one folder with the job file, the sbatch script and the logs."""
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from hvc.base.config import Config
+from hvc.base.errors import HvcError
+from hvc.slurm import plan
+from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.job import run_job
+from hvc.slurm.jobfile import JobFile
+from hvc.slurm.stages import StagePaths, find
+
+
+@dataclass(frozen=True)
+class SubmitReport:
+    """What was, or in a dry run would be, submitted."""
+
+    job_id: str | None
+    """Slurm's id; None in a dry run."""
+    folder: Path
+    """Job file, script and logs; a dry run does not make it."""
+    sbatch: str
+    """The script, word for word."""
+
+
+def submit(
+    stage: str | StagePaths, config: Config, cluster: ClusterConfig, dry_run: bool = False
+) -> SubmitReport:
+    """Queue a stage with its config; a dry run says what would be queued and touches nothing.
+
+    Raises UsageError for an unknown stage and HvcError when Slurm is missing or refuses the job.
+    """
+    paths = find(stage) if isinstance(stage, str) else stage
+    parent = Path(cluster.folder).expanduser().absolute()
+    if dry_run:
+        folder = next(folder for folder in _folders(parent, paths.name) if not folder.exists())
+        return SubmitReport(None, folder, sbatch_text(cluster, f"hvc-{paths.name}", folder))
+    if which("sbatch") is None:
+        raise HvcError("no sbatch here; submit from a login node of the cluster (a dry run works anywhere)")
+    folder = _make_folder(parent, paths.name)
+    job_file = JobFile(
+        stage=paths, config=config.resolved(), cluster=cluster.name, max_requeues=cluster.max_requeues
+    )
+    job_file.write(folder / "job.json")
+    job_id = _queue(_executor(cluster, f"hvc-{paths.name}", folder), folder)
+    return SubmitReport(job_id, folder, sbatch_text(cluster, f"hvc-{paths.name}", folder))
+
+
+def sbatch_text(cluster: ClusterConfig, job_name: str, folder: Path) -> str:
+    """The sbatch script of a job whose files are in `folder`; needs no Slurm."""
+    return _executor(cluster, job_name, folder).text()
+
+
+class _Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed by mypy
+    """submitit's executor, which can also be asked for the text on a machine without Slurm."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # the check for srun comes with the submission, not before
+
+    def text(self) -> str:
+        text: str = self._make_submission_file_text(self._submitit_command_str, uid="")
+        return text
+
+
+def _executor(cluster: ClusterConfig, job_name: str, folder: Path) -> _Executor:
+    executor = _Executor(folder=folder, python=cluster.python)
+    executor.update_parameters(**plan.parameters(cluster, job_name))
+    return executor
+
+
+def _queue(executor: Any, folder: Path) -> str:
+    try:
+        job = executor.submit(run_job, str(folder / "job.json"))
+    except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
+        raise HvcError(
+            f"sbatch refused the job: {str(error).strip()}; correct the cluster's file "
+            f"(the script is in {folder})"
+        ) from None
+    job_id: str = job.job_id
+    return job_id
+
+
+def _folders(parent: Path, name: str) -> Iterator[Path]:
+    """`parent/name-TIME`, then with numbers behind it, for submissions within one second."""
+    stem = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    yield parent / stem
+    for number in count(2):
+        yield parent / f"{stem}-{number}"
+
+
+def _make_folder(parent: Path, name: str) -> Path:
+    for folder in _folders(parent, name):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise HvcError(
+                f"cannot make {folder}: {error.strerror}; set `folder` in the cluster's file"
+            ) from None
+        return folder
+    raise AssertionError("there is always another number")

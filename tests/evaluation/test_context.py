@@ -1,0 +1,76 @@
+"""The plans: context frames, discs, tiles."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvc.evaluation.context import (
+    context_counts,
+    context_frames,
+    grid,
+    plan_tiles,
+    tile_side,
+    within_radius,
+)
+
+sizes = st.integers(1, 40)
+radii = st.floats(0.3, 30)
+
+
+@given(reference=st.integers(0, 30), ahead=st.integers(1, 40), size=st.integers(0, 30))
+def test_context_is_the_reference_and_the_frames_just_before(reference, ahead, size):
+    t = reference + ahead
+    frames = context_frames(reference, t, size)
+    assert frames[0] == reference
+    assert len(frames) == 1 + size
+    assert frames[1:] == sorted(frames[1:])
+    assert all(reference <= frame < t for frame in frames)
+    assert set(frames[1:]) == set(range(max(reference, t - size), t))
+    counts = context_counts(reference, t, size)
+    assert sum(counts.values()) == size
+    assert all(count == 1 for frame, count in counts.items() if frame != reference)
+
+
+def test_early_frames_repeat_the_reference():
+    assert context_frames(2, 4, 5) == [2, 2, 2, 2, 2, 3]
+    assert context_counts(2, 4, 5) == {2: 4, 3: 1}
+
+
+@pytest.mark.parametrize("radius", [5, 5.0, math.sqrt(8)])
+def test_the_radius_itself_is_outside(radius):
+    centre = torch.tensor([[10, 10]])
+    keys = torch.tensor([[13, 14], [12, 12], [10, 15], [10, 14]])
+    distances = [5, math.sqrt(8), 5, 4]
+    assert within_radius(centre, keys, radius).tolist() == [[d < radius for d in distances]]
+
+
+@given(height=sizes, width=sizes, radius=radii, side=st.integers(1, 17))
+def test_tiles_cover_every_query_once_and_hold_every_disc(height, width, radius, side):
+    covered = torch.zeros(height, width, dtype=torch.int64)
+    everything = grid(slice(0, height), slice(0, width), torch.device("cpu"))
+    for tile in plan_tiles(height, width, radius, side):
+        covered[tile.rows, tile.columns] += 1
+        queries = grid(tile.rows, tile.columns, torch.device("cpu"))
+        inside = torch.zeros(height, width, dtype=torch.bool)
+        inside[tile.key_rows, tile.key_columns] = True
+        wanted = within_radius(queries, everything, radius).any(0).view(height, width)
+        assert not (wanted & ~inside).any()
+    assert (covered == 1).all()
+
+
+@given(height=sizes, width=sizes, radius=radii, frames=st.integers(0, 60), budget=st.integers(1, 10**7))
+def test_tiles_keep_to_the_budget(height, width, radius, frames, budget):
+    side = tile_side(height, width, radius, frames, budget)
+    assert side in (1, 2, 4, 8, 16)
+    if side > 1:
+        tiles = plan_tiles(height, width, radius, side)
+        assert all(_affinities(tile, height, width, frames) <= budget for tile in tiles)
+
+
+def _affinities(tile, height, width, frames):
+    queries = (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
+    nearby = (tile.key_rows.stop - tile.key_rows.start) * (tile.key_columns.stop - tile.key_columns.start)
+    return queries * max(height * width, frames * nearby)

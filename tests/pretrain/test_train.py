@@ -1,0 +1,162 @@
+"""Training as a user runs it: tracked, killed and resumed, at other numbers of ranks."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from running import hvc_json, make_images, run_hvc, start_hvc, write_recipe
+from safetensors.torch import load_file
+
+from hvc.pretrain.checkpoint import complete_steps, open_checkpoint
+from hvc.pretrain.encoder_file import read_encoder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_images(folder / "images", 29)
+    hvc_json("shard", "folder", "images", "dataset", "--target-mb", "0.02", cwd=folder)
+    return str(folder / "dataset")
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = write_recipe(folder / "whole.yaml", dataset)
+    result = hvc_json("train", str(recipe), "--processes", "2", cwd=folder)
+    return folder, result
+
+
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    checkpoint = open_checkpoint(folder / "checkpoints" / f"step-{step:08d}")
+    tensors = checkpoint.tensors("model") | checkpoint.tensors("optimizer")
+    for path in sorted(checkpoint.folder.glob("buffers-*")):
+        tensors |= {f"{path.stem}/{key}": value for key, value in load_file(path).items()}
+    return tensors
+
+
+def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    assert a.keys() == b.keys()
+    return [key for key in a if not torch.equal(a[key], b[key])]
+
+
+def test_a_run_is_tracked_and_leaves_a_trunk(trained, dataset):
+    folder, result = trained
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    run = client.get_run(result["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["views.size"] == "32"
+    steps = [metric.step for metric in client.get_metric_history(result["run_id"], "train/loss")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    (used,) = run.inputs.dataset_inputs
+    manifest = json.loads((Path(dataset) / "manifest.json").read_text())
+    assert used.dataset.digest == manifest["digest"][:32]
+    paths = [item.path for item in client.list_artifacts(result["run_id"])]
+    assert {"checkpoints", "pictures", "recipe.yaml"} <= set(paths)
+    version = client.get_model_version_by_alias("hvc", "newest")
+    assert version.tags["hvc.step"] == "6"
+
+    assert complete_steps(folder / "whole" / "checkpoints") == [2, 4, 6]
+    state, metadata = read_encoder(Path(result["checkpoint"]) / "encoder.safetensors")
+    assert metadata.step == 6
+    assert "layer4.1.bn2.running_var" in state
+    assert not any(key.startswith("online_encoder") for key in state)
+
+
+def test_a_finished_run_is_left_as_it_is(trained):
+    folder, result = trained
+    before = (folder / "whole" / "metrics.jsonl").read_bytes()
+    again = hvc_json("train", str(folder / "whole.yaml"), cwd=folder)
+    assert again["checkpoint"] == result["checkpoint"]
+    assert again["run_id"] == result["run_id"]
+    assert (folder / "whole" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_killed_and_run_again_equals_never_killed(trained, dataset, tmp_path, zero_stage):
+    folder, _ = trained
+    engine = {"zero_stage": zero_stage}
+    recipe = write_recipe(tmp_path / "killed.yaml", dataset, engine=engine)
+    child = start_hvc("train", str(recipe), "--processes", "2", cwd=tmp_path, log=tmp_path / "log")
+    root = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not complete_steps(root) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert complete_steps(root), (tmp_path / "log").read_text()
+    assert max(complete_steps(root)) < 6, "the kill came too late to prove anything"
+
+    wait_for_lock(tmp_path / "killed")
+    result = hvc_json("train", str(recipe), "--processes", "2", cwd=tmp_path)
+    assert result["step"] == 6
+    assert differing(weights(tmp_path / "killed", 6), weights(folder / "whole", 6)) == []
+    records = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in records] == [1, 2, 3, 4, 5, 6]
+    assert not list(root.glob(".*"))
+
+
+def wait_for_lock(folder: Path) -> None:
+    # The ranks die with their launcher, but a kernel needs a moment to do it.
+    import fcntl
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with (folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+    pytest.fail("a rank outlived its launcher")
+
+
+def test_another_number_of_ranks_and_zero_stage_goes_on(trained, dataset, tmp_path):
+    """One rank at ZeRO 0 takes over from two at ZeRO 1, bit for bit what was saved."""
+    recipe = write_recipe(tmp_path / "moved.yaml", dataset, engine={"zero_stage": 1})
+    child = start_hvc("train", str(recipe), "--processes", "2", cwd=tmp_path, log=tmp_path / "log")
+    root = tmp_path / "moved" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not complete_steps(root) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 75, (tmp_path / "log").read_text()
+    stopped_at = max(complete_steps(root))
+    assert stopped_at < 6
+    before = weights(tmp_path / "moved", stopped_at)
+    result = hvc_json("train", str(recipe), "engine.zero_stage=0", "checkpoint.every=1", cwd=tmp_path)
+    assert result["step"] == 6
+    assert open_checkpoint(root / "step-00000006").state["world_size"] == 1
+    after = weights(tmp_path / "moved", stopped_at)
+    assert differing(before, after) == []
+
+
+def test_another_recipe_in_the_same_folder_is_refused(trained):
+    folder, _ = trained
+    done = run_hvc("train", str(folder / "whole.yaml"), "learning_rate=0.1", cwd=folder)
+    assert done.returncode == 2
+    assert "changed: learning_rate" in done.stderr
+
+
+def test_autocast_keeps_weights_in_fp32(dataset, tmp_path):
+    recipe = write_recipe(
+        tmp_path / "bf16.yaml",
+        dataset,
+        engine={"precision": "bf16", "zero_stage": 1},
+        steps=2,
+        batch_size=2,
+    )
+    hvc_json("train", str(recipe), cwd=tmp_path)
+    tensors = weights(tmp_path / "bf16", 2)
+    floats = [value for value in tensors.values() if value.is_floating_point()]
+    assert all(value.dtype == torch.float32 for value in floats)
+    assert all(torch.isfinite(value).all() for value in floats)

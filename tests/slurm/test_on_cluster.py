@@ -1,0 +1,186 @@
+"""Jobs on a real Slurm cluster: two nodes, one or two processes each, a stage that counts."""
+
+import time
+from pathlib import Path
+
+import pytest
+import submitit
+
+from hvc.base.errors import HvcError
+from hvc.slurm.allocation import reachable
+from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.stages import StagePaths
+from hvc.slurm.submit import SubmitReport, submit
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+HERE = Path(__file__).parent
+STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+
+
+@pytest.fixture
+def toy(slurm_env, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    return lambda **options: Toy(slurm_env, tmp_path, **options)
+
+
+class Toy:
+    """One submitted job, and what it left on disk."""
+
+    def __init__(self, cluster, folder: Path, tasks_per_node=1, max_requeues=5, **config) -> None:
+        from toy_stage import ToyConfig
+
+        self.cluster, self.folder, self.ranks = cluster, folder, 2 * tasks_per_node
+        described = ClusterConfig(
+            name="test",
+            partition="batch",
+            nodes=2,
+            tasks_per_node=tasks_per_node,
+            time_minutes=10,
+            grace_seconds=30,
+            folder=str(folder / "jobs"),
+            max_requeues=max_requeues,
+            environment={"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+        )
+        self.report: SubmitReport = submit(STAGE, ToyConfig(folder=str(folder), **config), described)
+
+    def events(self) -> list[str]:
+        path = self.folder / "events"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def wait_for(self, event: str, timeout: float = 60) -> None:
+        end = time.monotonic() + timeout
+        while event not in self.events():
+            assert time.monotonic() < end, f"no {event!r}: {self.events()}\n{self.log(0)}"
+            time.sleep(0.1)
+
+    def ended(self) -> str:
+        return self.cluster.wait(self.report.job_id, ENDED, timeout=90)["JobState"]
+
+    def log(self, rank: int) -> str:
+        path = self.report.folder / f"{self.report.job_id}_{rank}_log.out"
+        return path.read_text() if path.exists() else ""
+
+    def results(self) -> list[dict[str, object]]:
+        job = submitit.SlurmJob(
+            folder=self.report.folder, job_id=self.report.job_id, tasks=list(range(self.ranks))
+        )
+        return job.results()
+
+    def pickles(self) -> list[Path]:
+        return list(self.report.folder.glob("*_result.pkl"))
+
+    def finish(self) -> None:
+        """It went on where it saved, in a second attempt, without a third."""
+        assert self.ended() == "COMPLETED", self.log(0)
+        attempts = [event for event in self.events() if event.startswith("attempt")]
+        assert len(attempts) == 2
+        assert attempts[0] == "attempt 1 from 0"
+        saved = int(attempts[1].removeprefix("attempt 2 from "))
+        assert saved > 0
+        assert (self.folder / "step").read_text() == self.report_step()
+        assert self.cluster.job(self.report.job_id)["Restarts"] == "1"
+        assert "attempt 1" in self.log(0), "the second attempt wrote over the first one's log"
+        assert "attempt 2" in self.log(0)
+        assert [result["rank"] for result in self.results()] == list(range(self.ranks))
+
+    def report_step(self) -> str:
+        return str(self.results()[0]["step"])
+
+
+def test_all_ranks_meet_and_report(toy):
+    job = toy(steps=3, tasks_per_node=2)
+    assert job.ended() == "COMPLETED", job.log(0)
+    expected = {
+        "step": 3,
+        "sum": 10.0,
+        "slurm_job_id": job.report.job_id,
+        "cluster": "test",
+        "nodes": "node[1-2]",
+    }
+    assert job.results() == [{**expected, "rank": rank} for rank in range(4)]
+    assert (job.folder / "step").read_text() == "3"
+
+
+def test_asked_to_stop_it_saves_and_goes_on(toy):
+    """USR2 is what Slurm sends before the time limit (`--signal`)."""
+    job = toy(steps=20, step_seconds=0.2, tasks_per_node=2)
+    job.wait_for("step 2")
+    job.cluster.run("scancel", "--signal=USR2", job.report.job_id)
+    job.cluster.wait(job.report.job_id, "PENDING")
+    assert job.pickles() == []
+    job.finish()
+
+
+@pytest.mark.parametrize("user_signal", [True, False])
+def test_preempted_it_saves_and_goes_on(user_signal, slurm_cluster_factory, tmp_path, monkeypatch):
+    """With SIGTERM alone, too: not every cluster sends a preempted job the signal it asked for."""
+    monkeypatch.syspath_prepend(str(HERE))
+    cluster = slurm_cluster_factory(user_signal=user_signal)
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    job = Toy(cluster, tmp_path, steps=20, step_seconds=0.2)
+    job.wait_for("step 2")
+    options = ["--parsable", "-p", "urgent", "-N2", "--ntasks-per-node=4", "--output=/dev/null"]
+    urgent = cluster.run("sbatch", *options, "--wrap", "sleep 1").strip()
+    cluster.wait(urgent, "COMPLETED", timeout=90)
+    job.finish()
+
+
+def test_requeued_by_the_operator_it_is_not_requeued_twice(toy):
+    job = toy(steps=20, step_seconds=0.2)
+    job.wait_for("step 2")
+    job.cluster.run("scontrol", "requeue", job.report.job_id)
+    job.finish()
+
+
+def test_cancelled_it_stays_cancelled(toy):
+    job = toy(steps=1000, step_seconds=0.2)
+    job.wait_for("step 2")
+    job.cluster.run("scancel", job.report.job_id)
+    assert job.ended() == "CANCELLED"
+    _until(lambda: job.cluster.run("squeue", "-h", "-j", job.report.job_id, check=False) == "")
+    assert (job.folder / "step").exists(), "cancelled without saving"
+    assert job.cluster.job(job.report.job_id)["JobState"] == "CANCELLED"
+    assert job.pickles() == []
+
+
+def test_a_failing_rank_ends_the_job_and_says_so(toy):
+    job = toy(steps=1000, step_seconds=0.2, failing_rank=1)
+    assert job.ended() == "FAILED"
+    assert job.cluster.job(job.report.job_id)["Restarts"] == "0"
+    failure = job.report.folder / f"{job.report.job_id}_failed_attempt1_rank1.txt"
+    assert "this rank was told to fail" in failure.read_text()
+    assert "rank 1 of 2" in failure.read_text()
+
+
+def test_too_many_requeues_end_it(toy):
+    job = toy(steps=1000, step_seconds=0.2, max_requeues=0)
+    job.wait_for("step 2")
+    job.cluster.run("scancel", "--signal=USR2", job.report.job_id)
+    assert job.ended() == "FAILED"
+    assert "max_requeues is 0" in job.log(0)
+    assert int((job.folder / "step").read_text()) > 0
+
+
+def test_sbatch_refuses_with_its_own_words(slurm_env, tmp_path):
+    from hvc.base.config import Config
+
+    cluster = ClusterConfig(name="test", nodes=99, folder=str(tmp_path))
+    with pytest.raises(HvcError, match=r"sbatch refused the job: .*More processors requested"):
+        submit(STAGE, Config(), cluster)
+
+
+def test_a_node_without_a_name_is_reached_by_its_address(slurm_env):
+    """The nodes' names are known on the nodes only, as on clusters whose names no resolver knows."""
+    assert reachable("node1") == "127.0.0.1"
+    assert reachable("localhost") == "localhost"
+    with pytest.raises(HvcError, match="node77"):
+        reachable("node77")
+
+
+def _until(ready, timeout=60):
+    end = time.monotonic() + timeout
+    while not ready():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.1)

@@ -1,0 +1,107 @@
+"""Submitting, up to the point where Slurm itself takes over."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from hvc.base.config import Config
+from hvc.base.errors import HvcError, UsageError
+from hvc.base.stage import STAGE_VERSION
+from hvc.slurm.allocation import Allocation
+from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.jobfile import JobFile, read
+from hvc.slurm.stages import STAGES, StagePaths, config_of, find, run_of
+from hvc.slurm.submit import submit
+
+STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig")
+
+
+class Empty(Config):
+    steps: int = 3
+
+
+@pytest.fixture
+def no_slurm(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_a_dry_run_needs_no_slurm_and_leaves_nothing(no_slurm, tmp_path):
+    cluster = ClusterConfig(name="c", folder=str(tmp_path / "jobs"))
+    report = submit("train", Empty(), cluster, dry_run=True)
+    assert report.job_id is None
+    assert report.sbatch.startswith("#!/bin/bash\n")
+    assert f"{report.folder}/%j_%t_log.out" in report.sbatch
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_a_dry_run_imports_no_stage():
+    """It works where the stage's own dependencies are slow or missing."""
+    code = (
+        "import sys; from hvc.base.config import Config; from hvc.slurm.cluster import ClusterConfig\n"
+        "from hvc.slurm.submit import submit\n"
+        "submit('train', Config(), ClusterConfig(name='c'), dry_run=True)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_slurm_it_says_so_and_leaves_nothing(no_slurm, tmp_path):
+    with pytest.raises(HvcError, match="no sbatch here"):
+        submit("train", Empty(), ClusterConfig(name="c", folder=str(tmp_path / "jobs")))
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.services
+def test_what_is_submitted_is_what_the_dry_run_showed(slurm_env, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    cluster = ClusterConfig(name="c", folder=str(tmp_path), partition="batch", sbatch={"hold": True})
+    shown = submit(STAGE, Empty(steps=7), cluster, dry_run=True)
+    first, second = (submit(STAGE, Empty(steps=7), cluster) for _ in range(2))
+    slurm_env.run("scancel", first.job_id, second.job_id)
+    assert first.folder != second.folder
+    assert first.sbatch.replace(str(first.folder), "") == shown.sbatch.replace(str(shown.folder), "")
+    assert (first.folder / f"{first.job_id}_submission.sh").read_text() == first.sbatch
+    job = read(first.folder / "job.json")
+    assert (job.stage, job.config, job.cluster) == (STAGE, {"steps": 7}, "c")
+    written = b"".join(path.read_bytes() for path in first.folder.iterdir())
+    assert b"hunter2" not in written
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path, slurm_env):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HvcError, match="set `folder` in the cluster's file"):
+        submit("train", Empty(), ClusterConfig(name="c", folder=str(tmp_path / "file" / "jobs")))
+
+
+def test_the_job_file_is_refused_by_another_version(tmp_path):
+    path = tmp_path / "job.json"
+    JobFile(stage=STAGE, config={}, cluster="c", max_requeues=None).write(path)
+    assert read(path).max_requeues is None
+    data = json.loads(path.read_text())
+    assert data["stage_version"] == STAGE_VERSION
+    path.write_text(json.dumps({**data, "stage_version": STAGE_VERSION + 1}))
+    with pytest.raises(HvcError, match="submit the job again"):
+        read(path)
+    with pytest.raises(HvcError, match="do all nodes share this folder"):
+        read(tmp_path / "none.json")
+
+
+def test_stages_are_found_by_name_and_imported_late(monkeypatch):
+    assert set(STAGES) == {"shard", "train", "evaluate"}
+    with pytest.raises(UsageError, match="did you mean 'evaluate'"):
+        find("evalute")
+    here = StagePaths("json", "json:dumps", "hvc.slurm.cluster:ClusterConfig")
+    assert run_of(here) is json.dumps
+    assert config_of(here) is ClusterConfig
+    with pytest.raises(HvcError, match=r"cannot load json:nothing.*same version of hvc"):
+        run_of(StagePaths("none", "json:nothing", ""))
+
+
+def test_a_task_knows_its_place_and_attempt():
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_JOB_NODELIST": "n[1-2]"}
+    assert Allocation.of(slurm) == Allocation("7", 1, 3, 4, "n[1-2]")
+    assert Allocation.of({**slurm, "SLURM_RESTART_COUNT": "2"}).attempt == 3
+    with pytest.raises(HvcError, match="SLURM_JOB_ID is not set"):
+        Allocation.of({})
