@@ -89,7 +89,9 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
         if item["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key {key!r}{_nearest(model, item['loc'])}")
         else:
-            got = f" (got {item['input']!r})" if item["type"] != "missing" else ""
+            # A validator of ours says what it means; it may be about a value nobody should see.
+            quiet = item["type"] in ("missing", "value_error")
+            got = "" if quiet else f" (got {item['input']!r})"
             lines.append(f"{where}: {key}: {item['msg']}{got}")
     return "\n".join(lines)
 

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
@@ -14,6 +13,10 @@ FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bm
 
 EXTENSIONS = frozenset(FORMATS.values())
 """Extensions of image members."""
+
+_READERS = tuple(name for name in FORMATS if name != "MPO")  # Pillow reads MPO by its JPEG reader
+
+_RANGELESS = {"I": "32-bit integer", "F": "32-bit float"}  # Pillow's modes
 
 MAX_PIXELS = 100_000_000
 """Default limit on width x height."""
@@ -40,13 +43,13 @@ def check(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Reject:
     """Decode a file completely; never raises for bad data and never prints.
 
     The format is what the bytes say, whatever the file is called. Grey, CMYK, palette and 16-bit
-    images pass: everything that converts to RGB.
+    images pass; images of 32-bit integers or floats don't.
     """
     if not data:
         return Reject("empty file")
     with _strict(max_pixels):
         try:
-            with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
+            with Image.open(io.BytesIO(data), formats=_READERS) as image:
                 image.load()
                 image_format, size, mode = image.format or "", image.size, image.mode
         except UnidentifiedImageError:
@@ -57,8 +60,8 @@ def check(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Reject:
             raise
         except Exception as error:  # noqa: BLE001 (on damaged data decoders raise nearly everything)
             return Reject(f"cannot be decoded: {_one_line(error)}")
-    if not _becomes_rgb(mode):
-        return Reject(f"mode {mode} cannot be converted to RGB")
+    if mode in _RANGELESS:
+        return Reject(f"{_RANGELESS[mode]} samples have no fixed range to show as colours")
     return ImageInfo(*size, image_format, FORMATS[image_format])
 
 
@@ -74,15 +77,6 @@ def _strict(max_pixels: int) -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-@lru_cache
-def _becomes_rgb(mode: str) -> bool:
-    try:
-        Image.new(mode, (1, 1)).convert("RGB")
-    except ValueError:
-        return False
-    return True
 
 
 def _one_line(error: Exception) -> str:

@@ -4,7 +4,9 @@
 shard and its index are in place. Both vanish when the manifest is there.
 """
 
+import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -31,15 +33,20 @@ class Progress:
     def __init__(self, store: Store, plan: str) -> None:
         self._store, self._plan = store, plan
         self._local = Path(store.address) if isinstance(store, FolderStore) else None
+        if self._local:
+            self._work_parent, self._work_prefix = self._local / _FOLDER, "work-"
+        else:
+            output = hashlib.sha256(store.address.encode()).hexdigest()[:16]
+            self._work_parent, self._work_prefix = Path(tempfile.gettempdir()), f"hvc-shard-{output}-"
 
     def begin(self) -> None:
         """Take up this plan's earlier work, or remove what a different unfinished plan left.
 
         Raises HvcError when the output holds shards of unknown origin.
         """
+        self._remove_work_folders()
         found = self._found_plan()
         if found == self._plan:
-            self._remove_work_folders()
             return
         surplus = [name for name in self._store.names("shard-") if SHARD_FILE.fullmatch(name)]
         if found is None and surplus:
@@ -68,8 +75,7 @@ class Progress:
     @contextmanager
     def work_folder(self) -> Iterator[Path]:
         """A local folder for shards being written; inside the output, if that is a folder."""
-        parent = self._local / _FOLDER if self._local else None
-        with tempfile.TemporaryDirectory(prefix="work-", dir=parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=self._work_prefix, dir=self._work_parent) as folder:
             yield Path(folder)
 
     def close(self) -> None:
@@ -110,6 +116,7 @@ class Progress:
         )
 
     def _remove_work_folders(self) -> None:
-        if self._local is not None:
-            for folder in (self._local / _FOLDER).glob("work-*"):
+        """Of earlier runs into this output that were killed on this machine."""
+        for folder in self._work_parent.glob(f"{self._work_prefix}*"):
+            if folder.stat().st_uid == os.getuid():
                 shutil.rmtree(folder)

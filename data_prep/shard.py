@@ -31,6 +31,9 @@ from hvc.data_prep.writer import Rejected, ShardRecord, Task
 
 _TRAINING_LIMIT = 178_956_970  # pixels from which on Pillow refuses to open a file, also in training
 
+_Number = Annotated[int, Field(ge=0, strict=True)]
+_Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+
 
 class ShardConfig(Config):
     """What `hvc shard` needs to know."""
@@ -49,7 +52,9 @@ class ShardConfig(Config):
     min_shards: int = Field(1, ge=1)
     max_pixels: int = Field(MAX_PIXELS, gt=0, le=_TRAINING_LIMIT)
     """Images of more width x height are rejected."""
-    max_bad: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_bad: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1, strict=True)] = (
+        0.01
+    )
     """How many images may be rejected: a number, or (with a decimal point) a share of all found."""
     workers: int = Field(0, ge=0)
     """Processes; 0 = one per CPU."""

@@ -6,7 +6,7 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import MissingError, Store, open_store
 from hvc.data_prep.index import ShardIndex
 from hvc.data_prep.manifest import FileRef, Manifest, Shard, read_manifest
@@ -33,12 +33,14 @@ class VerifyReport:
 def verify(address: str, workers: int = 8) -> VerifyReport:
     """Check manifest, shards, index files and list of rejects of the dataset at a folder or s3:// address.
 
-    `workers` threads read one shard each. Damage is reported, not raised; HvcError when there is no
-    readable manifest or the store cannot be asked.
+    `workers` threads read one shard each (0: as many as suit the CPUs). Damage is reported, not
+    raised; HvcError when there is no readable manifest or the store cannot be asked.
     """
+    if workers < 0:
+        raise UsageError(f"workers {workers}: give a number from 0 on")
     store = open_store(address)
     manifest = read_manifest(store)
-    with ThreadPoolExecutor(workers) as executor:
+    with ThreadPoolExecutor(workers or None) as executor:
         found = list(executor.map(lambda shard: _check_shard(store, shard), manifest.shards))
     problems = [problem for part in found for problem in part]
     if manifest.rejects is not None:

@@ -23,7 +23,7 @@ from hvc.evaluation.datasets import read_davis2016, read_folder
 from hvc.evaluation.davis_metrics import SequenceScore, score_dataset, score_sequence, statistics
 from hvc.evaluation.features import Encoder
 from hvc.evaluation.images import read_frame
-from hvc.evaluation.masks import read_mask, write_mask
+from hvc.evaluation.masks import VOID, read_mask, write_mask
 from hvc.evaluation.pictures import film_strip
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.report import log_to_run
@@ -72,7 +72,7 @@ def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
     trunk = resolve(config.checkpoint, uri)
     encoder = _encoder(config, trunk)
     folder = _results_folder(config, trunk)
-    outcomes = []
+    outcomes: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as progress:
         task = progress.add_task("frames", total=sum(len(item.frames) for item in sequences))
         for sequence in sequences:
@@ -114,8 +114,11 @@ def evaluate_sequence(
         predicted = np.stack(labels)
         if sequence.single_object:
             predicted = to_single_object(predicted)
-        score = score_sequence(read_annotations(sequence), predicted)
-        result |= {"j": score.region.tolist(), "f": score.contour.tolist()}
+        truth = read_annotations(sequence)
+        score = score_sequence(truth, predicted)
+        # An id that the first mask skips is no object: it would score 1 for being absent.
+        rows = [number - 1 for number in np.unique(truth[0]) if number not in (0, VOID)]
+        result |= {"j": score.region[rows].tolist(), "f": score.contour[rows].tolist()}
     record.parent.mkdir(parents=True, exist_ok=True)
     temporary = record.with_suffix(".tmp")
     temporary.write_text(json.dumps(result))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hvc.base.errors import HvcError
+from hvc.pretrain.architecture import Architecture
 from hvc.pretrain.encoder_file import EncoderMetadata, read_encoder
-from hvc.pretrain.trunk import Architecture, Trunk, initialise
+from hvc.pretrain.trunk import Trunk, initialise
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

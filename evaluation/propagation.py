@@ -79,17 +79,17 @@ def _copies(item: tuple[Frame, int]) -> int:
 
 
 class _Scratch:
-    """One buffer for every tile's affinities: fresh pages would cost as much as filling them."""
+    """Memory that all tiles use in turn: fresh pages would cost as much as filling them."""
 
     def __init__(self, like: Tensor) -> None:
-        self._buffer = like.new_empty(0)
+        self._buffers = {"keys": like.new_empty(0), "scores": like.new_empty(0)}
 
-    def take(self, *shape: int) -> Tensor:
-        """Uninitialised memory of this shape, valid until the next call."""
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Uninitialised memory of this shape, valid until the name's next call."""
         size = torch.Size(shape).numel()
-        if size > self._buffer.numel():
-            self._buffer = self._buffer.new_empty(size)
-        return self._buffer[:size].view(shape)
+        if size > self._buffers[name].numel():
+            self._buffers[name] = self._buffers[name].new_empty(size)
+        return self._buffers[name][:size].view(shape)
 
 
 def _anywhere(queries: Tensor, frame: Frame, top_k: int) -> _Candidates:
@@ -109,12 +109,10 @@ def _nearby(
     scratch: _Scratch,
 ) -> _Candidates:
     """The best positions inside the discs of frames that all count `copies` times."""
-    scores = scratch.take(len(queries), len(frames), outside.shape[1])
-    for number, frame in enumerate(frames):
-        keys = frame.features[tile.key_rows, tile.key_columns].flatten(0, 1)
-        torch.mm(queries, keys.T, out=scores[:, number])
-    scores += outside[:, None, :]
-    flat = scores.flatten(1)
+    blocks = [frame.features[tile.key_rows, tile.key_columns] for frame in frames]
+    keys = torch.stack(blocks, out=scratch.take("keys", len(frames), *blocks[0].shape)).flatten(0, 2)
+    flat = torch.mm(queries, keys.T, out=scratch.take("scores", len(queries), len(keys)))
+    flat.view(len(queries), len(frames), -1).add_(outside[:, None, :])
     # Of a set in which everything stands m times, the k best are copies of the ceil(k / m) best.
     affinity, index = flat.topk(min(-(-top_k // copies), flat.shape[1]))
     masks = torch.cat([f.masks[tile.key_rows, tile.key_columns].flatten(0, 1) for f in frames])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hvc.base.config import Config
 from hvc.base.errors import HvcError
-from hvc.pretrain.trunk import Architecture, Layer
+from hvc.pretrain.architecture import Architecture, Layer
 
 ENCODER_VERSION = 1
 _KEY = "hvc"

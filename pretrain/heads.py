@@ -8,6 +8,21 @@ WIDTH = 256
 """Channels of the embedding and of every hidden layer in the heads."""
 
 
+class _Block(nn.Module):
+    def __init__(self, width_in: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, WIDTH, 1)
+        self.bn1 = nn.BatchNorm2d(WIDTH)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.bn2 = nn.BatchNorm2d(WIDTH)
+        self.conv3 = nn.Conv2d(WIDTH, WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.leaky_relu(self.bn1(self.conv1(x)))
+        b = F.leaky_relu(self.bn2(self.conv2(a) + a))
+        return self.conv3(b)
+
+
 class SpaceHead(nn.Module):
     """Projector or predictor: three 1x1 convolutions, the second one residual.
 
@@ -16,19 +31,11 @@ class SpaceHead(nn.Module):
 
     def __init__(self, width_in: int) -> None:
         super().__init__()
-        self.block = nn.Module()  # a level of its own: state-dict names follow the official code
-        self.block.conv1 = nn.Conv2d(width_in, WIDTH, 1)
-        self.block.bn1 = nn.BatchNorm2d(WIDTH)
-        self.block.conv2 = nn.Conv2d(WIDTH, WIDTH, 1)
-        self.block.bn2 = nn.BatchNorm2d(WIDTH)
-        self.block.conv3 = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.block = _Block(width_in)  # a level of its own: names follow the official state dict
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the head at every position."""
-        block = self.block
-        a = F.leaky_relu(block.bn1(block.conv1(x)))
-        b = F.leaky_relu(block.bn2(block.conv2(a) + a))
-        return block.conv3(b)
+        return self.block(x)
 
 
 class DynamicHead(nn.Module):

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hvc.pretrain.architecture import Architecture
 from hvc.pretrain.heads import WIDTH, DynamicHead, SpaceHead
 from hvc.pretrain.loss import PairTerms, hybrid_loss, pair_terms
 from hvc.pretrain.positives import RADIUS, positive_mask
-from hvc.pretrain.trunk import Architecture, Trunk, initialise
+from hvc.pretrain.trunk import Trunk, initialise
 
 
 class StepLoss(NamedTuple):

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hvc.base.config import Config
-from hvc.pretrain.trunk import Architecture
+from hvc.pretrain.architecture import Architecture
 
 
 class ViewConfig(Config):
@@ -58,6 +58,17 @@ class TrackingConfig(Config):
 
     uri: str | None = None
     """Tracking URI; by default MLFLOW_TRACKING_URI, else `mlflow.db` beside the output folder."""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri and "@" in uri.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "holds a user or password, and recipes are stored with every run; use "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
+
     experiment: str = "hvc"
     """Experiment that the run belongs to."""
     model: str = "hvc"

@@ -56,7 +56,7 @@ class ShardReader:
         data = self._store.read_range(shard.path, offset, length)
         try:
             with Image.open(io.BytesIO(data)) as image:
-                return image.convert("RGB")
+                return to_rgb(image)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise HvcError(
                 f"{self._store.where(shard.path)}: sample {index.key(position)} cannot be decoded "
@@ -72,6 +72,14 @@ class ShardReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._index = lru_cache(maxsize=64)(self._read_index)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode; 16-bit grey is scaled (Pillow itself would cut it off at 255)."""
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)
+        image = Image.fromarray(grey)
+    return image.convert("RGB")
 
 
 class TwoViews(Dataset[tuple[View, View]]):
@@ -123,6 +131,7 @@ def stream(
         collate_fn=collate,
         worker_init_fn=_in_worker,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else starting a loader would draw from the run's own RNG
     )
     for pixels, boxes in loader:
         yield Batch(pending.popleft(), (pixels[0], pixels[1]), (boxes[0], boxes[1]))

@@ -27,6 +27,12 @@ NEWEST_ALIAS = "newest"
 RECORDS = "checkpoints"
 """Artifact folder of a run that holds one small JSON record per checkpoint."""
 _STATUS = {Outcome.DONE: "FINISHED", Outcome.STOPPED: "SCHEDULED"}
+_CLIENT_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default waits minutes for a dead server
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -37,8 +43,7 @@ def default_uri(folder: Path) -> str:
 
 def connect(uri: str) -> Any:
     """An MlflowClient that gives up soon; HvcError when the server or database does not answer."""
-    quiet = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-    for key, value in (quiet | {"MLFLOW_DISABLE_TELEMETRY": "true"}).items():
+    for key, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(key, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if uri.startswith("sqlite:///"):

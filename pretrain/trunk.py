@@ -6,14 +6,11 @@ stride 1 after construction, weights and padding unchanged (spec 1.1).
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Architecture = Literal["resnet18", "resnet34", "resnet50"]
-Layer = Literal["layer1", "layer2", "layer3", "layer4"]
-LAYERS: tuple[Layer, ...] = ("layer1", "layer2", "layer3", "layer4")
+from hvc.pretrain.architecture import LAYERS, Architecture, Layer
 
 _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 

@@ -1,6 +1,7 @@
 """The job that a cluster's file describes, as parameters of which submitit makes the sbatch script."""
 
 import shlex
+import sys
 from typing import Any
 
 from hvc.slurm.cluster import ClusterConfig
@@ -45,6 +46,16 @@ def srun_arguments(cluster: ClusterConfig) -> list[str]:
         "--open-mode=append",
         *cluster.srun_args,
     ]
+
+
+def python_command(cluster: ClusterConfig) -> str:
+    """The command that starts Python in every task, deaf to the signals that ask a stage to stop.
+
+    Until our handlers are there such a signal would end the process, and the job as failed; a job that
+    has just started has nothing to save, and Slurm requeues a preempted one by itself.
+    """
+    python = shlex.quote(sys.executable) if cluster.python is None else cluster.python
+    return f"""sh -c 'trap "" TERM USR2; exec "$@"' sh {python}"""
 
 
 def setup_lines(cluster: ClusterConfig) -> list[str]:

@@ -74,7 +74,7 @@ class _Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followe
 
 
 def _executor(cluster: ClusterConfig, job_name: str, folder: Path) -> _Executor:
-    executor = _Executor(folder=folder, python=cluster.python)
+    executor = _Executor(folder=folder, python=plan.python_command(cluster))
     executor.update_parameters(**plan.parameters(cluster, job_name))
     return executor
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+# Tests and the processes they start share few cores: more threads than cores slow torch down tenfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 pytest_plugins = ["services_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]

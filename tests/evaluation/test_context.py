@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvc.evaluation.context import (
@@ -20,6 +20,7 @@ sizes = st.integers(1, 40)
 radii = st.floats(0.3, 30)
 
 
+@settings(max_examples=50, deadline=None)
 @given(reference=st.integers(0, 30), ahead=st.integers(1, 40), size=st.integers(0, 30))
 def test_context_is_the_reference_and_the_frames_just_before(reference, ahead, size):
     t = reference + ahead
@@ -47,6 +48,7 @@ def test_the_radius_itself_is_outside(radius):
     assert within_radius(centre, keys, radius).tolist() == [[d < radius for d in distances]]
 
 
+@settings(max_examples=50, deadline=None)
 @given(height=sizes, width=sizes, radius=radii, side=st.integers(1, 17))
 def test_tiles_cover_every_query_once_and_hold_every_disc(height, width, radius, side):
     covered = torch.zeros(height, width, dtype=torch.int64)
@@ -61,6 +63,7 @@ def test_tiles_cover_every_query_once_and_hold_every_disc(height, width, radius,
     assert (covered == 1).all()
 
 
+@settings(max_examples=50, deadline=None)
 @given(height=sizes, width=sizes, radius=radii, frames=st.integers(0, 60), budget=st.integers(1, 10**7))
 def test_tiles_keep_to_the_budget(height, width, radius, frames, budget):
     side = tile_side(height, width, radius, frames, budget)

@@ -59,7 +59,7 @@ def test_davis_keeps_to_the_validation_list(tmp_path, name, text):
 
 
 def test_davis_names_what_is_missing(tmp_path):
-    with pytest.raises(HvcError, match="is not a DAVIS folder: there is no .*480p"):
+    with pytest.raises(HvcError, match=r"is not a DAVIS folder: there is no .*480p"):
         read_davis2016(tmp_path)
     root = davis(tmp_path, "swan", frames=4)
     with pytest.raises(HvcError, match="has no sequence goose; it has: swan"):

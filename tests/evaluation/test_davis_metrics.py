@@ -31,6 +31,7 @@ def by_dilation(truth, predicted):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+@settings(max_examples=50, deadline=None)
 @given(pair=masks)
 def test_f_is_the_dilated_form(pair):
     assert contour_accuracy(*pair) == pytest.approx(by_dilation(*pair), abs=1e-14)
@@ -47,6 +48,7 @@ def test_f_is_the_dilated_form_at_larger_radii(seed, shift):
     assert contour_accuracy(truth, predicted) == pytest.approx(by_dilation(truth, predicted), abs=1e-14)
 
 
+@settings(max_examples=50, deadline=None)
 @given(pair=masks)
 def test_both_measures_are_symmetric_and_bounded(pair):
     for measure in (region_similarity, contour_accuracy):

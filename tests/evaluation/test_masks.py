@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -12,6 +12,7 @@ from hvc.evaluation.images import read_frame
 from hvc.evaluation.masks import palette, read_mask, write_mask
 
 
+@settings(max_examples=50, deadline=None)
 @given(ids=st.lists(st.integers(0, 255), min_size=1, max_size=20), seed=st.integers(0, 9))
 def test_ids_survive_a_file(tmp_path_factory, ids, seed):
     path = tmp_path_factory.mktemp("masks") / "a" / "mask.png"

@@ -17,6 +17,15 @@ from hvc.pretrain.trunk import Trunk
 pytestmark = pytest.mark.shared
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors gain nothing from threads, and threads that wait for busy cores cost seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def encoder(golden, depth):
     shapes = json.loads(golden.common(f"r{depth}_trunk_shapes.json").read_text())
     state = golden.recipe.fill_state_dict(f"toy-{golden.letter}/random{depth}", shapes)

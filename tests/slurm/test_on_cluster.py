@@ -1,5 +1,6 @@
 """Jobs on a real Slurm cluster: two nodes, one or two processes each, a stage that counts."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def toy(slurm_env, tmp_path, monkeypatch):
 class Toy:
     """One submitted job, and what it left on disk."""
 
-    def __init__(self, cluster, folder: Path, tasks_per_node=1, max_requeues=5, **config) -> None:
+    def __init__(
+        self, cluster, folder: Path, tasks_per_node=1, max_requeues=5, python=None, **config
+    ) -> None:
         from toy_stage import ToyConfig
 
         self.cluster, self.folder, self.ranks = cluster, folder, 2 * tasks_per_node
@@ -41,6 +44,7 @@ class Toy:
             folder=str(folder / "jobs"),
             max_requeues=max_requeues,
             environment={"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+            python=python,
         )
         self.report: SubmitReport = submit(STAGE, ToyConfig(folder=str(folder), **config), described)
 
@@ -134,6 +138,18 @@ def test_requeued_by_the_operator_it_is_not_requeued_twice(toy):
     job.finish()
 
 
+def test_a_signal_during_the_start_does_no_harm(toy, tmp_path):
+    """Python takes seconds to start, and until then every signal would end it."""
+    slow = tmp_path / "slow-python"
+    slow.write_text(f'#!/bin/sh\ntouch {tmp_path}/starting\nsleep 2\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    job = toy(steps=3, python=str(slow))
+    _until(lambda: (tmp_path / "starting").exists())
+    job.cluster.run("scancel", "--signal=TERM", job.report.job_id)
+    job.cluster.run("scancel", "--signal=USR2", job.report.job_id)
+    assert job.ended() == "COMPLETED", job.log(0)
+
+
 def test_cancelled_it_stays_cancelled(toy):
     job = toy(steps=1000, step_seconds=0.2)
     job.wait_for("step 2")
@@ -146,7 +162,8 @@ def test_cancelled_it_stays_cancelled(toy):
 
 
 def test_a_failing_rank_ends_the_job_and_says_so(toy):
-    job = toy(steps=1000, step_seconds=0.2, failing_rank=1)
+    """The other rank sleeps through it, as one in a collective that hangs would."""
+    job = toy(steps=2, step_seconds=1000, failing_rank=1)
     assert job.ended() == "FAILED"
     assert job.cluster.job(job.report.job_id)["Restarts"] == "0"
     failure = job.report.folder / f"{job.report.job_id}_failed_attempt1_rank1.txt"

@@ -69,6 +69,7 @@ def test_what_is_submitted_is_what_the_dry_run_showed(slurm_env, tmp_path, monke
     assert b"hunter2" not in written
 
 
+@pytest.mark.services
 def test_a_folder_that_cannot_be_is_named(tmp_path, slurm_env):
     (tmp_path / "file").write_text("")
     with pytest.raises(HvcError, match="set `folder` in the cluster's file"):

@@ -29,8 +29,8 @@ def run(config: ToyConfig, stop: Stop, provenance: Provenance) -> Result:
     for step in range(first, config.steps):
         if dist.get_rank() == config.failing_rank:
             raise OSError("this rank was told to fail")
-        total = _sum(dist.get_rank() + 1.0)
         time.sleep(config.step_seconds)
+        total = _sum(dist.get_rank() + 1.0)
         if _sum(float(stop())) > 0:
             return _leave(Outcome.STOPPED, state, step + 1, total)
         _note(config, f"step {step}")
