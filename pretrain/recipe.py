@@ -125,8 +125,9 @@ class TrainConfig(Config):
 
     def method(self) -> dict[str, Any]:
         """What decides the result: all but places, tracking, logging, and how the work is spread."""
-        spread = dict.fromkeys(("name", "data", "output", "tracking", "checkpoint", "workers"), True)
-        spread |= {"log_every": True, "engine": {"zero_stage", "device"}}
+        places = ("name", "data", "output", "tracking", "checkpoint", "workers", "log_every")
+        spread: dict[str, Any] = dict.fromkeys(places, True)
+        spread["engine"] = {"zero_stage", "device"}
         return self.model_dump(mode="json", exclude=spread)
 
     def method_digest(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hvc.base.errors import HvcError
@@ -215,7 +216,7 @@ class Trainer:
     def _write_encoder(self, writer: CheckpointWriter, parameters: dict[str, Tensor]) -> None:
         # The other ranks' buffers lie in the same folder by now; merging needs no collective.
         files = sorted(writer.folder.glob("buffers-*.safetensors"))
-        merged = checkpoints.merge_buffers([checkpoints.load_file(path) for path in files])
+        merged = checkpoints.merge_buffers([load_file(path) for path in files])
         prefix = "online_encoder."
         trunk = {
             name.removeprefix(prefix): value
