@@ -108,27 +108,33 @@ class Engine:
                 else:
                     value = safe_get_full_optimizer_state(parameter, key)
                 tensors[f"{name}/{key}"] = value.detach().cpu().clone()
-        tensors["step"] = self._steps()[0].detach().cpu().float().clone()
+        steps = [state["step"] for state in self._adam.state.values()]
+        tensors["step"] = steps[0].detach().cpu().float().clone()
         return tensors
 
     def load_optimiser_state(self, tensors: dict[str, Tensor]) -> None:
         """Take Adam's whole state back, at any number of ranks and ZeRO stage 0 or 1."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
+        self._begin_adam_state(tensors["step"])
         for name, parameter in self.network.named_parameters():
             for key in _STATE_KEYS:
                 value = tensors[f"{name}/{key}"].to(self.device)
                 if self._zero_stage == 0:
-                    self._adam.state[parameter][key] = value.clone()
+                    self._adam.state[parameter][key].copy_(value)
                 else:
                     safe_set_full_optimizer_state(parameter, value, key)
-            if self._zero_stage == 0:
-                self._adam.state[parameter]["step"] = tensors["step"].clone()
-        for step in self._steps():
-            step.copy_(tensors["step"])
 
-    def _steps(self) -> list[Tensor]:
-        return [state["step"] for state in self._adam.state.values()]
+    def _begin_adam_state(self, step: Tensor) -> None:
+        # Adam makes its state in the first step; under ZeRO it belongs to one flat partition per
+        # group, which DeepSpeed ties to the parameters only once that state is there.
+        for group in self._adam.param_groups:
+            for held in group["params"]:
+                self._adam.state[held] = {"step": step.clone()} | {
+                    key: torch.zeros_like(held, memory_format=torch.preserve_format) for key in _STATE_KEYS
+                }
+        if self._zero_stage:
+            self._optimiser._lazy_init_hp_params_optimizer_state()
 
     def any_rank(self, flag: bool) -> bool:
         """True on all ranks if it is on one."""

@@ -1,0 +1,93 @@
+"""The way through the house only goes up, and light commands stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import HVC, run_hvc
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = ["base", "data_prep", "pretrain", "evaluation", "slurm"]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("hvc.")}
+        assert not {name.split(".")[0] for name in names} & set(FLOORS), f"{path}: import hvc.<room>"
+    return rooms
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_room_imports_only_from_below(room):
+    allowed = set(FLOORS[: FLOORS.index(room) + 1])
+    for path in (ROOT / room).rglob("*.py"):
+        assert imported_rooms(path) <= allowed, path
+
+
+def test_the_ground_floor_asks_nothing_of_torch():
+    for room in ("base", "data_prep"):
+        for path in (ROOT / room).rglob("*.py"):
+            assert "import torch" not in path.read_text(), path
+
+
+def modules_after(arguments: list[str]) -> set[str]:
+    code = (
+        "import sys, hvc\n"
+        f"sys.argv = ['hvc', *{arguments!r}]\n"
+        "try:\n    hvc.main()\n"
+        "except SystemExit:\n    sys.stderr.write(' '.join(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(done.stderr.split())
+
+
+def test_help_imports_nothing_heavy():
+    loaded = modules_after(["--help"])
+    assert "typer" in loaded
+    assert not loaded & {"torch", "mlflow", "deepspeed", "numpy", "boto3", "pydantic", "yaml", "submitit"}
+
+
+def test_a_dry_run_needs_no_torch_no_cluster_and_no_data():
+    cluster = str(ROOT / "configs" / "clusters" / "gpu.yaml")
+    recipe = str(ROOT / "configs" / "imagenet.yaml")
+    loaded = modules_after(["submit", "train", recipe, "--cluster", cluster, "--dry-run"])
+    assert not loaded & {"torch", "mlflow", "deepspeed"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["submit", "shard", "folder", "photos", "s3://bucket/set"],
+        ["submit", "evaluate", "runs:/0123", "davis2016", "DAVIS"],
+    ],
+)
+def test_dry_runs_print_the_script(arguments, tmp_path):
+    cluster = str(ROOT / "configs" / "clusters" / "cpu.yaml")
+    done = run_hvc(*arguments, "--cluster", cluster, "--dry-run", cwd=tmp_path, PATH="/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("#!/bin/bash")
+    assert "#SBATCH --requeue" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_explains_itself():
+    commands = ["shard", "verify", "train", "evaluate", "demo", "doctor"]
+    for command in [[name] for name in commands] + [["submit", n] for n in ("shard", "train", "evaluate")]:
+        done = subprocess.run([*HVC, *command, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "--json" in done.stdout, command
+
+
+def test_wrong_use_exits_2(tmp_path):
+    for arguments in (["shard", "folder"], ["shard", "nonsense", "a", "b"], ["fly"], ["train"]):
+        assert run_hvc(*arguments, cwd=tmp_path).returncode == 2, arguments
