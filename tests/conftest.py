@@ -12,7 +12,7 @@ import pytest
 # Tests and the processes they start share few cores: more threads than cores slow torch down tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["services_fixtures"]
+pytest_plugins = ["services_fixtures", "training_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

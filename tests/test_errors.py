@@ -10,14 +10,6 @@ from running import clean_env, hvc_json, make_images, run_hvc, write_recipe
 from hvc.pretrain.processes import free_port
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_images(folder / "images", 9)
-    hvc_json("shard", "folder", "images", "dataset", cwd=folder)
-    return str(folder / "dataset")
-
-
 def test_a_corrupt_jpeg_is_rejected_by_name_and_counted(tmp_path):
     images = make_images(tmp_path / "images", 6)
     broken = images / "0003.jpg"

@@ -8,29 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import hvc_json, make_images, run_hvc, start_hvc, write_recipe
+from running import hvc_json, run_hvc, start_hvc, write_recipe
 from safetensors.torch import load_file
 
 from hvc.pretrain.checkpoint import complete_steps, open_checkpoint
 from hvc.pretrain.encoder_file import read_encoder
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_images(folder / "images", 29)
-    hvc_json("shard", "folder", "images", "dataset", "--target-mb", "0.02", cwd=folder)
-    return str(folder / "dataset")
-
-
-@pytest.fixture(scope="module")
-def trained(dataset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    recipe = write_recipe(folder / "whole.yaml", dataset)
-    result = hvc_json("train", str(recipe), "--processes", "2", cwd=folder)
-    return folder, result
 
 
 def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
