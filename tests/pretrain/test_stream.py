@@ -66,7 +66,7 @@ def test_s3_gives_what_the_folder_gives(tmp_path, s3_env):
     local, remote = (
         batches(config(address, workers=n), last_step=3) for n, address in enumerate(addresses)
     )
-    for a, b in itertools.zip_longest(local, remote):
+    for a, b in zip(local, remote, strict=True):
         assert torch.equal(a.views[0], b.views[0])
 
 
