@@ -1,4 +1,4 @@
-"""The EMA target: momentum schedule, update, and the one owner of the EMA step (spec 1.3)."""
+"""The EMA target: momentum schedule, update, and the one owner of the EMA step."""
 
 import math
 from typing import Any

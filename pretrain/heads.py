@@ -1,4 +1,4 @@
-"""The heads that only training has: projector, predictor and the pseudo-dynamic head (spec 1.1)."""
+"""The heads that only training has: projector, predictor and the pseudo-dynamic head."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The hybrid loss: embeddings and pseudo-motion vectors agree where two views overlap (spec 1.6)."""
+"""The hybrid loss: embeddings and pseudo-motion vectors agree where two views overlap."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The two networks of HVC and one forward pass of training (spec 1.1, 1.3, 1.6)."""
+"""The two networks of HVC and one forward pass of training."""
 
 from typing import NamedTuple
 

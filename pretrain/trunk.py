@@ -1,7 +1,7 @@
 """The trunk: ResNet-18/34/50 in plain torch, key names as torchvision's, strides removable.
 
 HVC trains and tests on feature maps of stride 8: every convolution inside the named layers gets
-stride 1 after construction, weights and padding unchanged (spec 1.1).
+stride 1 after construction, weights and padding unchanged.
 """
 
 import math
@@ -129,7 +129,7 @@ def _remove_strides(layer: nn.Module) -> None:
 
 @torch.no_grad()
 def initialise(trunk: Trunk) -> None:
-    """He initialisation by fan-out; the norm that closes each residual branch starts at 0 (spec 1.2)."""
+    """He initialisation by fan-out; the norm that closes each residual branch starts at 0."""
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels

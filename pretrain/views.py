@@ -1,4 +1,4 @@
-"""Two random crops of one image and where they lie in it (spec 1.4).
+"""Two random crops of one image and where they lie in it.
 
 Both views are independent draws of the same random resized crop: no flip, no colour change. What is
 drawn depends only on the generator that is handed in, so crops can be a function of (seed, epoch,
