@@ -13,7 +13,7 @@ from hvc.base.errors import HvcError
 
 SIZE = 96
 BATCH = 16
-STEPS = 60
+STEPS = 40
 PROCESSES = 2
 CONTEXT = 7
 Say = Callable[[str], None]

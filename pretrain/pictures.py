@@ -59,6 +59,31 @@ def _draw_pair(figure: Any, axes: Any, query: tuple[int, int], key: tuple[int, i
         axis.plot(x, y, "o", color="#ef476f", markersize=2)
 
 
+def feature_maps(views: torch.Tensor, features: torch.Tensor) -> Image.Image:
+    """Views above their feature maps, whose three main directions over all positions become RGB.
+
+    Args:
+        views: uint8 [B, S, S, 3].
+        features: [B, C, h, w] of the same views.
+    """
+    count, channels, height, width = features.shape
+    rows = features.float().permute(0, 2, 3, 1).reshape(-1, channels)
+    centred = rows - rows.mean(0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    colours = centred @ directions[:3].T
+    low, high = colours.quantile(0.01, dim=0), colours.quantile(0.99, dim=0)
+    scaled = ((colours - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    maps = scaled.view(count, height, width, 3).numpy()
+    axes: Any
+    figure, axes = _figure(2, count, 1.9)
+    for column in range(count):
+        axes[0][column].imshow(views[column].numpy())
+        axes[1][column].imshow(maps[column], interpolation="nearest")
+        for row in range(2):
+            axes[row][column].set_axis_off()
+    return _to_image(figure)
+
+
 def curves(records: Sequence[Mapping[str, float]]) -> Image.Image:
     """Loss, agreement terms and speed over the steps of a run."""
     panels = {

@@ -21,7 +21,7 @@ from hvc.pretrain.meter import Meter, ProgressLine
 from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
 from hvc.pretrain.order import steps_per_epoch
 from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
-from hvc.pretrain.pictures import curves, positive_pairs
+from hvc.pretrain.pictures import curves, feature_maps, positive_pairs
 from hvc.pretrain.processes import Place, own_place
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.stream import Batch, load_manifest, stream
@@ -111,7 +111,8 @@ class Trainer:
                     meter.forget_waiting()
                 if stopping:
                     return Outcome.STOPPED
-        self._farewell()
+                if finished:
+                    self._farewell(batch)
         return Outcome.DONE
 
     def train_step(self, batch: Batch) -> StepLoss:
@@ -237,13 +238,19 @@ class Trainer:
         write_encoder(path, trunk, metadata)
         checkpoints.sync(path)
 
-    def _farewell(self) -> None:
+    @torch.no_grad()
+    def _farewell(self, last: Batch) -> None:
+        # After the last save: what happens to BatchNorm's mode here cannot reach a checkpoint.
         if not self.tracker:
             return
+        shown = last.views[0][:6]
+        trunk = self.online.online_encoder.eval()
+        features = trunk(self._normalise(shown)).cpu()
+        self.tracker.picture("features", feature_maps(shown, features))
         self.tracker.picture("curves", curves(self.tracker.journal.records()))
         if self.config.tracking.upload_encoder:
-            last = self._root / checkpoints.step_name(self.step)
-            self.tracker.encoder(last / checkpoints.ENCODER)
+            done = self._root / checkpoints.step_name(self.step)
+            self.tracker.encoder(done / checkpoints.ENCODER)
 
 
 def _report(config: TrainConfig, trainer: Trainer, tracker: Tracker | None) -> dict[str, Any]:
