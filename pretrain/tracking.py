@@ -4,6 +4,7 @@ Metrics go to `metrics.jsonl` in the output folder first and to MLflow from a th
 slow or dead server costs no training step. Rank 0 only.
 """
 
+import getpass
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ _CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our results
 }
 _log = logging.getLogger(__name__)
 
@@ -185,7 +187,8 @@ class Tracker:
     def _create_run(self, manifest: Manifest) -> str:
         experiment = self._config.tracking.experiment
         where = experiment_id(self._client, experiment, self.uri)
-        run = self._client.create_run(where, run_name=self._config.name)
+        tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "hvc train"}
+        run = self._client.create_run(where, run_name=self._config.name, tags=tags)
         run_id = str(run.info.run_id)
         note = {"run_id": run_id, "tracking_uri": self.uri, "experiment": experiment}
         (self._folder / "run.json").write_text(json.dumps(note, indent=1))
@@ -248,7 +251,8 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
     location = None
     if uri.startswith("sqlite:///"):  # else artifacts would land in the current folder
         location = str(Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts")
-    return str(client.create_experiment(name, artifact_location=location))
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its training views
+    return str(client.create_experiment(name, artifact_location=location, tags=kind))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
