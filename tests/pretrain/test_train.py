@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from running import hvc_json, run_hvc, start_hvc, write_recipe
+from running import HVC, clean_env, hvc_json, run_hvc, start_hvc, write_recipe
 from safetensors.torch import load_file
 
 from hvc.pretrain.checkpoint import complete_steps, open_checkpoint
@@ -70,8 +72,7 @@ def test_killed_and_run_again_equals_never_killed(trained, dataset, tmp_path, ze
     folder, name = trained[0], "whole"
     if zero_stage:  # the stages add in another order: equal to rounding only
         folder, name = tmp_path, "whole1"
-        whole = write_recipe(tmp_path / "whole1.yaml", dataset, engine=engine)
-        hvc_json("train", str(whole), "--processes", "2", cwd=tmp_path)
+        run_with_torchrun(write_recipe(tmp_path / "whole1.yaml", dataset, engine=engine))
     recipe = write_recipe(tmp_path / "killed.yaml", dataset, engine=engine)
     child = start_hvc("train", str(recipe), "--processes", "2", cwd=tmp_path, log=tmp_path / "log")
     root = tmp_path / "killed" / "checkpoints"
@@ -90,6 +91,11 @@ def test_killed_and_run_again_equals_never_killed(trained, dataset, tmp_path, ze
     records = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in records] == [1, 2, 3, 4, 5, 6]
     assert not list(root.glob(".*"))
+
+
+def run_with_torchrun(recipe: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]
+    subprocess.run([*torchrun, *HVC, "train", str(recipe)], cwd=recipe.parent, env=clean_env(), check=True)
 
 
 def wait_for_lock(folder: Path) -> None:
