@@ -1,5 +1,6 @@
 """Configuration is data: one typed model per stage, from one YAML file and `key=value` overrides."""
 
+import copy
 import difflib
 import hashlib
 import json
@@ -15,7 +16,7 @@ from hvc.base.errors import UsageError
 class Config(BaseModel):
     """Base of all configuration models: immutable, and an unknown key is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> Self:
@@ -28,6 +29,7 @@ class Config(BaseModel):
     @classmethod
     def parse(cls, data: dict[str, Any], overrides: list[str] | None = None, where: str = "config") -> Self:
         """Validate plain data; `where` names its origin in error messages."""
+        data = copy.deepcopy(data)
         for text in overrides or []:
             _apply_override(data, text)
         try:

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hvc.base.errors import HvcError
+from hvc.base.files import read_json
 from hvc.base.storage import sha256_file
 
 CHECKPOINT_VERSION = 1
@@ -79,12 +80,11 @@ def step_name(step: int) -> str:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """A checkpoint folder, its hashes checked; HvcError if it is incomplete or altered."""
     marker = folder / COMPLETE
-    try:
-        content = json.loads(marker.read_text())
-    except FileNotFoundError:
-        raise HvcError(f"{folder}: not a complete checkpoint (no {COMPLETE} in it)") from None
-    except (OSError, ValueError) as error:
-        raise HvcError(f"{marker}: unreadable ({error})") from None
+    if not marker.exists():
+        raise HvcError(f"{folder}: not a complete checkpoint (no {COMPLETE} in it)")
+    content = read_json(marker)
+    if content is None or not isinstance(content.get("files"), dict):
+        raise HvcError(f"{marker}: damaged; use another checkpoint")
     if content["version"] > CHECKPOINT_VERSION:
         raise HvcError(f"{folder}: checkpoint version {content['version']} is newer than this hvc")
     for name, expected in content["files"].items():
@@ -112,6 +112,12 @@ def newest(root: Path) -> Checkpoint | None:
         except HvcError as error:
             _log.warning("checkpoint passed over: %s", error)
     return None
+
+
+def verified(root: Path, step: int) -> Checkpoint:
+    """A checkpoint whose hashes another process has checked just now."""
+    folder = root / step_name(step)
+    return Checkpoint(folder, step, sha256_file(folder / COMPLETE))
 
 
 def merge_buffers(ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -145,6 +151,16 @@ class CheckpointWriter:
             sync(path)
         except (OSError, SafetensorError) as error:
             raise HvcError(f"cannot write {path}: {error}; free some space, then run again") from None
+
+    def rank_files(self, world_size: int) -> list[Path]:
+        """The buffers of all ranks; HvcError if rank 0 cannot see them all."""
+        files = sorted(self.folder.glob("buffers-*.safetensors"))
+        if len(files) != world_size:
+            raise HvcError(
+                f"{self.folder}: {len(files)} of {world_size} ranks' files are there; the output folder "
+                "must be on storage that all nodes share"
+            )
+        return files
 
     def commit(self, state: dict[str, Any]) -> Checkpoint:
         """Rank 0, after all ranks have written: hashes, marker, and the name that makes it count."""

@@ -3,6 +3,7 @@
 All layers, torchvision's key names; what evaluation must know stands in the metadata under `hvc`.
 """
 
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -45,6 +46,7 @@ def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderMetadata]:
             text = (file.metadata() or {}).get(_KEY)
             if text is None:
                 raise HvcError(f"{path}: a safetensors file, but not an encoder written by hvc")
+            _refuse_newer(path, text)
             metadata = EncoderMetadata.model_validate_json(text)
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
@@ -53,6 +55,14 @@ def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderMetadata]:
         raise HvcError(f"{path}: not a readable safetensors file ({error}); copy it again") from None
     except ValidationError as error:
         raise HvcError(f"{path}: its metadata does not fit this version of hvc: {error}") from None
-    if metadata.version > ENCODER_VERSION:
-        raise HvcError(f"{path}: encoder version {metadata.version} is newer than this hvc; update it")
     return state, metadata
+
+
+def _refuse_newer(path: Path, text: str) -> None:
+    # Before the fields are looked at: a newer version may have others.
+    try:
+        version = json.loads(text)["version"]
+    except (ValueError, TypeError, KeyError):
+        return
+    if isinstance(version, int) and version > ENCODER_VERSION:
+        raise HvcError(f"{path}: encoder version {version} is newer than this hvc; update it")

@@ -4,21 +4,16 @@ Parameters, buffers and Adam's state stay fp32 at every precision; bf16 is autoc
 (whole-model bf16 would round away small EMA updates and BatchNorm statistics).
 """
 
-import logging
-import os
-import sys
-import warnings
-from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from hvc.base.errors import HvcError
 from hvc.pretrain.processes import Place
+from hvc.pretrain.ranks import import_deepspeed
 from hvc.pretrain.recipe import TrainConfig
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 _STATE_KEYS = ("exp_avg", "exp_avg_sq")
 
 
@@ -26,25 +21,18 @@ def choose_device(wanted: str, place: Place) -> torch.device:
     """The device of this process: one GPU per local rank, or the CPU."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    device = torch.device("cuda", place.local_rank % torch.cuda.device_count())
+    if not torch.cuda.is_available():
+        raise HvcError("engine.device is cuda, but no GPU is visible here; use engine.device=cpu or auto")
+    count = torch.cuda.device_count()
+    if 1 < count <= place.local_rank:
+        raise HvcError(
+            f"local rank {place.local_rank} finds {count} GPUs; start one process per GPU, or use "
+            "engine.device=cpu"
+        )
+    # One visible GPU: the launcher gave each process its own (NCCL refuses to share one).
+    device = torch.device("cuda", place.local_rank if count > 1 else 0)
     torch.cuda.set_device(device)
     return device
-
-
-def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, quiet, and without building its shared-memory kernels.
-
-    Those kernels serve inference only, yet DeepSpeed compiles them at start-up on CPUs and fails
-    where there is no compiler; the builder is replaced before anything calls it.
-    """
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import deepspeed
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
-    return deepspeed
 
 
 def deepspeed_config(config: TrainConfig) -> dict[str, Any]:
@@ -64,19 +52,12 @@ class Engine:
 
     def __init__(self, network: nn.Module, config: TrainConfig, device: torch.device) -> None:
         deepspeed = import_deepspeed(device)
-        if not dist.is_initialized():
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            deepspeed.init_distributed(
-                backend, auto_mpi_discovery=False, verbose=False, timeout=COLLECTIVE_TIMEOUT
-            )
         self.network, self.device, self._zero_stage = network, device, config.engine.zero_stage
         optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
         self._engine, self._optimiser, _, _ = deepspeed.initialize(
             model=network, optimizer=optimiser, config=deepspeed_config(config)
         )
         self._adam = optimiser
-        # Flags and small figures travel over the CPU, so that asking never waits for a GPU.
-        self.cpu_group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 
     def forward(self, *inputs: Any) -> Any:
         """The network's forward pass under the engine's precision."""
@@ -135,24 +116,3 @@ class Engine:
                 }
         if self._zero_stage:
             self._optimiser._lazy_init_hp_params_optimizer_state()
-
-    def any_rank(self, flag: bool) -> bool:
-        """True on all ranks if it is on one."""
-        value = torch.tensor([flag], dtype=torch.int32)
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self.cpu_group)
-        return bool(value.item())
-
-    def sum_over_ranks(self, values: Tensor) -> Tensor:
-        """Element-wise sum over all ranks, on the CPU, float64."""
-        total = values.detach().to("cpu", torch.float64)
-        dist.all_reduce(total, group=self.cpu_group)
-        return total
-
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        dist.barrier(group=self.cpu_group)
-
-    def close(self) -> None:
-        """Leave the group."""
-        if dist.is_initialized():
-            dist.destroy_process_group()

@@ -1,7 +1,8 @@
 """What a run says of itself while it goes: averages between two records, and one line of progress."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -32,9 +33,12 @@ class Meter:
         self._images += own
         self._steps += 1
 
-    def forget_waiting(self) -> None:
-        """Start the clock anew, so that saving does not count as slow training."""
-        self._start = time.monotonic()
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Stop the clock, so that saving does not count as slow training."""
+        start = time.monotonic()
+        yield
+        self._start += time.monotonic() - start
 
     def result(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Means over all images of all ranks, and the speed of the whole run in images/s."""

@@ -37,13 +37,22 @@ def epoch_order(
     starts = np.concatenate([[0], np.cumsum(sizes)])
     if not shuffle:
         return np.arange(starts[-1])
-    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    shards = rng.permutation(len(sizes))
+    bits = np.random.PCG64([seed, epoch])
+    shards = shuffled(np.arange(len(sizes)), bits)
     pieces = []
     for first in range(0, len(shards), window):
         group = [np.arange(starts[s], starts[s + 1]) for s in shards[first : first + window]]
-        pieces.append(rng.permutation(np.concatenate(group)))
+        pieces.append(shuffled(np.concatenate(group), bits))
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+
+
+def shuffled(values: NDArray[np.int64], bits: np.random.PCG64) -> NDArray[np.int64]:
+    """The values in an order drawn from a raw bit stream.
+
+    numpy keeps those streams as they are over versions, `Generator.permutation` it may change: a run
+    that goes on under a newer numpy must not see another order.
+    """
+    return values[np.argsort(bits.random_raw(len(values)), kind="stable")]
 
 
 def rank_slice(count: int, rank: int, world_size: int) -> slice:

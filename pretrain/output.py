@@ -1,15 +1,17 @@
 """The output folder of a run: held by one run at a time, and never mixed between recipes."""
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.manifest import Manifest
 from hvc.pretrain import checkpoint as checkpoints
 from hvc.pretrain.checkpoint import Checkpoint
 from hvc.pretrain.order import steps_per_epoch
-from hvc.pretrain.processes import Place
 from hvc.pretrain.recipe import TrainConfig
 
 
@@ -18,12 +20,12 @@ def planned_steps(config: TrainConfig, manifest: Manifest) -> int:
     return config.steps or config.epochs * steps_per_epoch(manifest.samples, config.batch_size)
 
 
+LOCK_SECONDS = 10.0
+
+
 @contextmanager
-def hold_folder(config: TrainConfig, place: Place) -> Iterator[None]:
-    """Make the folder, hold it against a second run, and clear what a killed attempt left."""
-    if not place.first:
-        yield
-        return
+def hold_folder(config: TrainConfig) -> Iterator[None]:
+    """Rank 0: make the folder, hold it against a second run, clear what a killed attempt left."""
     folder = config.folder
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -31,15 +33,24 @@ def hold_folder(config: TrainConfig, place: Place) -> Iterator[None]:
     except OSError as error:
         raise HvcError(f"cannot write to {folder}: {error.strerror}; choose another output=") from None
     with lock:
+        _take(lock, folder)
+        checkpoints.clear_unfinished(folder / "checkpoints")
+        yield
+
+
+def _take(lock: IO[str], folder: Path) -> None:
+    # Loader processes of a killed run hold the lock until they notice, a few seconds.
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except OSError:
-            raise HvcError(
-                f"{folder}: another run writes here; wait for it or choose another output="
-            ) from None
-        checkpoints.clear_unfinished(folder / "checkpoints")
-        (folder / "recipe.yaml").write_text(config.to_yaml())
-        yield
+            if time.monotonic() > deadline:
+                raise HvcError(
+                    f"{folder}: another run writes here; wait or choose another output="
+                ) from None
+        time.sleep(0.1)
 
 
 def refuse_other_recipe(config: TrainConfig, manifest: Manifest, found: Checkpoint) -> None:

@@ -39,8 +39,9 @@ def own_place() -> Place:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(free_port()))
     try:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        return Place(*(int(os.environ[name]) for name in names))
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            os.environ[name]
+        return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     except (KeyError, ValueError) as error:
         raise UsageError(
             f"RANK is set but {error} is wrong or missing; start with torchrun, `--processes N` or "

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from hvc.base.addresses import CleanUri
 from hvc.base.config import Config
 from hvc.pretrain.architecture import Architecture
 
@@ -56,18 +57,8 @@ class CheckpointConfig(Config):
 class TrackingConfig(Config):
     """MLflow."""
 
-    uri: str | None = None
+    uri: CleanUri | None = None
     """Tracking URI; by default MLFLOW_TRACKING_URI, else `mlflow.db` beside the output folder."""
-
-    @field_validator("uri")
-    @classmethod
-    def _no_password(cls, uri: str | None) -> str | None:
-        if uri and "@" in uri.partition("://")[2].partition("/")[0]:
-            raise ValueError(
-                "holds a user or password, and recipes are stored with every run; use "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-            )
-        return uri
 
     experiment: str = "hvc"
     """Experiment that the run belongs to."""
@@ -86,7 +77,7 @@ class TrainConfig(Config):
     """A sharded dataset: a folder or `s3://bucket/prefix` that holds a manifest."""
     output: str = ""
     """Folder for checkpoints and the journal; by default `outputs/NAME`."""
-    seed: int = 42
+    seed: int = Field(42, ge=0, lt=2**63)
     """Decides weights, order and crops."""
     architecture: Architecture = "resnet18"
     """Trunk."""

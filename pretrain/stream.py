@@ -4,6 +4,7 @@ The order is planned in `order.py`; here samples are only read, decoded and crop
 keeps nothing but the index files of the shards it touches.
 """
 
+import hashlib
 import io
 import signal
 from collections import deque
@@ -27,6 +28,7 @@ from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.views import View, make_view, sample_rng
 
 Key = tuple[int, int]  # (epoch, sample)
+_UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class Batch(NamedTuple):
@@ -52,19 +54,28 @@ class ShardReader:
         shard, position = self.manifest.shards[number], sample - int(self._starts[number])
         index = self._index(number)
         members = index.members(position)
-        offset, length = next(members[ext] for ext in members if ext in EXTENSIONS)
-        data = self._store.read_range(shard.path, offset, length)
+        place = next((members[ext] for ext in members if ext in EXTENSIONS), None)
         try:
+            if place is None:
+                raise ValueError("no image in it")
+            data = self._store.read_range(shard.path, *place)
             with Image.open(io.BytesIO(data)) as image:
                 return to_rgb(image)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except _UNDECODABLE as error:
+            if isinstance(error, HvcError):
+                raise
             raise HvcError(
                 f"{self._store.where(shard.path)}: sample {index.key(position)} cannot be decoded "
                 f"({error}); the shard was altered after it was made, run `hvc verify`"
             ) from None
 
     def _read_index(self, number: int) -> ShardIndex:
-        return ShardIndex.from_bytes(self._store.read(self.manifest.shards[number].index.path))
+        index = self.manifest.shards[number].index
+        data = self._store.read(index.path)
+        where = self._store.where(index.path)
+        if hashlib.sha256(data).hexdigest() != index.sha256:
+            raise HvcError(f"{where}: altered since the dataset was made; run `hvc verify`")
+        return ShardIndex.from_bytes(data, where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_index"}
@@ -82,22 +93,34 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class TwoViews(Dataset[tuple[View, View]]):
-    """Two crops of one sample, drawn from (seed, epoch, sample) alone."""
+class TwoViews(Dataset[tuple[View, View] | HvcError]):
+    """Two crops of one sample, drawn from (seed, epoch, sample) alone.
+
+    What is wrong with a sample comes back as a value: raised in a loader process, the message for
+    the user would drown in that process's traceback.
+    """
 
     def __init__(self, reader: ShardReader, config: TrainConfig) -> None:
         self._reader, self._seed, self._config = reader, config.seed, config.views
 
-    def __getitem__(self, key: Key) -> tuple[View, View]:
+    def __getitem__(self, key: Key) -> tuple[View, View] | HvcError:
         epoch, sample = key
-        image = self._reader.image(sample)
+        try:
+            image = self._reader.image(sample)
+        except HvcError as error:
+            return error
         rng = sample_rng(self._seed, epoch, sample)
         options = (self._config.size, rng, self._config.min_area)
         return make_view(image, *options), make_view(image, *options)
 
 
-def collate(pairs: list[tuple[View, View]]) -> tuple[list[Tensor], list[Tensor]]:
-    """Stack samples: pixels per view [B, size, size, 3], boxes per view [B, 4]."""
+def collate(samples: list[tuple[View, View] | HvcError]) -> tuple[list[Tensor], list[Tensor]] | HvcError:
+    """Stack samples: pixels per view [B, size, size, 3], boxes per view [B, 4]; or the first error."""
+    pairs = []
+    for sample in samples:
+        if isinstance(sample, HvcError):
+            return sample
+        pairs.append(sample)
     pixels = [torch.as_tensor(np.stack([pair[n].pixels for pair in pairs])) for n in (0, 1)]
     boxes = [torch.as_tensor(np.stack([pair[n].box for pair in pairs])) for n in (0, 1)]
     return pixels, boxes
@@ -133,7 +156,10 @@ def stream(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else starting a loader would draw from the run's own RNG
     )
-    for pixels, boxes in loader:
+    for loaded in loader:
+        if isinstance(loaded, HvcError):
+            raise loaded
+        pixels, boxes = loaded
         yield Batch(pending.popleft(), (pixels[0], pixels[1]), (boxes[0], boxes[1]))
 
 

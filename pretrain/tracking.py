@@ -11,20 +11,27 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from hvc.base.addresses import public
 from hvc.base.errors import HvcError
+from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance
 from hvc.data_prep.manifest import Manifest
-from hvc.pretrain.checkpoint import Checkpoint, step_name
+from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
 from hvc.pretrain.recipe import TrainConfig
 
 NEWEST_ALIAS = "newest"
 """The alias that training moves. MLflow reserves `latest`, which `models:/NAME@latest` still means."""
+FINISH_SECONDS = 120.0
+NOTE = "run.json"
+"""In the output folder: which run it belongs to."""
 RECORDS = "checkpoints"
 """Artifact folder of a run that holds one small JSON record per checkpoint."""
 _STATUS = {Outcome.DONE: "FINISHED", Outcome.STOPPED: "SCHEDULED"}
@@ -48,17 +55,17 @@ def connect(uri: str) -> Any:
     for key, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(key, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    client = mlflow.MlflowClient(uri)
     try:
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        client = mlflow.MlflowClient(uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
         raise HvcError(
-            f"MLflow at {uri} does not answer: {_first_line(error)}\n"
+            f"MLflow at {public(uri)} does not answer: {_first_line(error).replace(uri, public(uri))}\n"
             "Start the server, correct tracking.uri (or MLFLOW_TRACKING_URI), or leave both out to "
             "record into a local mlflow.db."
         ) from None
@@ -96,86 +103,112 @@ class Journal:
 
 
 class Tracker:
-    """One MLflow run, the same one over all attempts that share an output folder."""
+    """One MLflow run, the same one over all attempts that share an output folder.
+
+    Whatever is told here waits in a queue, so training never waits for a server.
+    """
 
     def __init__(self, config: TrainConfig, manifest: Manifest, provenance: Provenance) -> None:
         self._config, self._folder = config, config.folder
         self.uri = config.tracking.uri or default_uri(self._folder.parent)
         self._client = connect(self.uri)
         self.journal = Journal(self._folder / "metrics.jsonl")
-        self.run_id = self._find_run() or self._create_run(manifest)
-        self._client.update_run(self.run_id, status="RUNNING")
-        self._tag("hvc.attempt", str(provenance.attempt))
-        for key, value in provenance.labels.items():
-            self._tag(f"hvc.{key}", value)
-        self._queue: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue()
-        self._unsent = 0
+        try:
+            self.run_id = self._find_run() or self._create_run(manifest)
+            self._client.update_run(self.run_id, status="RUNNING")
+            for key, value in {"attempt": str(provenance.attempt), **provenance.labels}.items():
+                self._client.set_tag(self.run_id, f"hvc.{key}", value)
+        except Exception as error:  # noqa: BLE001 - see connect
+            raise HvcError(
+                f"cannot open a run in experiment {config.tracking.experiment!r} at {public(self.uri)}: "
+                f"{_first_line(error)}"
+            ) from None
+        self._queue: queue.Queue[tuple[str, Callable[[], object]] | None] = queue.Queue()
+        self._lost: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._push, name="mlflow", daemon=True)
         self._thread.start()
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Record metrics of a step: on disk now, at MLflow soon."""
         self.journal.append(step, values)
-        self._queue.put((step, values))
+        now = int(time.time() * 1000)
+        self._queue.put(("metric records", lambda: self._send_metrics(step, values, now)))
 
     def picture(self, name: str, image: Image.Image) -> None:
-        """Store a picture as `pictures/NAME.png`; a server that is away costs the picture only."""
-        try:
-            self._client.log_image(self.run_id, image, artifact_file=f"pictures/{name}.png")
-        except Exception as error:  # noqa: BLE001 - see connect
-            _log.warning("picture %s not stored at MLflow: %s", name, _first_line(error))
+        """Store a picture as `pictures/NAME.png`."""
+        file = f"pictures/{name}.png"
+        self._queue.put(
+            ("pictures", lambda: self._client.log_image(self.run_id, image, artifact_file=file))
+        )
 
-    def checkpoint(self, checkpoint: Checkpoint, method: str) -> None:
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
         """Record a complete checkpoint: address, hash, step; register it and move the alias."""
-        record = {
-            "version": 1,
-            "step": checkpoint.step,
-            "address": str(checkpoint.folder),
-            "sha256": checkpoint.sha256,
-            "method": method,
-        }
-        try:
-            self._client.log_dict(self.run_id, record, f"{RECORDS}/{step_name(checkpoint.step)}.json")
-            self._tag("hvc.checkpoint.step", str(checkpoint.step))
-            self._register(record)
-        except Exception as error:  # noqa: BLE001 - see connect
-            _log.warning(
-                "checkpoint %s is safe on disk but not recorded at MLflow: %s",
-                checkpoint.folder,
-                _first_line(error),
-            )
+        self._queue.put(("checkpoint records", lambda: self._record(checkpoint)))
 
     def encoder(self, path: Path) -> None:
         """Store the final trunk as an artifact of the run."""
-        try:
-            self._client.log_artifact(self.run_id, str(path), "encoder")
-        except Exception as error:  # noqa: BLE001 - see connect
-            _log.warning("%s not stored at MLflow: %s", path, _first_line(error))
+        self._queue.put(("trunks", lambda: self._client.log_artifact(self.run_id, str(path), "encoder")))
+
+    def repair(self, root: Path) -> None:
+        """Record the complete checkpoints below `root` that the run lacks.
+
+        A kill between a checkpoint and its record, or a server that was away, leaves such ones.
+        """
+        known = {Path(item.path).stem for item in self._client.list_artifacts(self.run_id, RECORDS)}
+        for step in complete_steps(root):
+            if step_name(step) not in known:
+                self.checkpoint(verified(root, step))
 
     def finish(self, outcome: Outcome | None) -> None:
         """Send what is queued and close the run; None means it failed."""
+        self._queue.put(("final states", lambda: self._close(outcome)))
         self._queue.put(None)
-        self._thread.join(timeout=60)
-        if self._unsent:
+        self._thread.join(timeout=FINISH_SECONDS)
+        waiting = self._thread.is_alive()
+        if self._lost or waiting:
+            lost = ", ".join(f"{count} {what}" for what, count in self._lost.items())
             _log.warning(
-                "%d metric records did not reach MLflow; they are in %s", self._unsent, self.journal.path
+                "did not reach MLflow: %s; metrics are in %s, and checkpoints are recorded when the same "
+                "command runs again",
+                lost or "what was still queued",
+                self.journal.path,
             )
-        try:
-            status = _STATUS[outcome] if outcome else "FAILED"
-            if status == "SCHEDULED":
-                self._client.update_run(self.run_id, status=status)
-            else:
-                self._client.set_terminated(self.run_id, status)
-        except Exception as error:  # noqa: BLE001 - see connect
-            _log.warning("run %s not closed at MLflow: %s", self.run_id, _first_line(error))
+        elif outcome is Outcome.DONE:
+            self._write_note(closed=True)
+
+    def _close(self, outcome: Outcome | None) -> None:
+        status = _STATUS[outcome] if outcome else "FAILED"
+        if status == "SCHEDULED":
+            self._client.update_run(self.run_id, status=status)
+        else:
+            self._client.set_terminated(self.run_id, status)
+
+    def _push(self) -> None:
+        while (item := self._queue.get()) is not None:
+            what, send = item
+            try:
+                send()
+            except Exception as error:  # noqa: BLE001 - see connect
+                if not self._lost:
+                    _log.warning("MLflow is away (%s); training goes on", _first_line(error))
+                self._lost[what] += 1
+
+    def _send_metrics(self, step: int, values: dict[str, float], now: int) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(key, value, now, step) for key, value in values.items()]
+        self._client.log_batch(self.run_id, metrics=metrics)
 
     def _find_run(self) -> str | None:
-        note = self._folder / "run.json"
-        if not note.exists():
+        known = read_json(self._folder / NOTE)
+        if known is None or "run_id" not in known:
             return None
-        known = json.loads(note.read_text())
-        if known["tracking_uri"] != self.uri:
-            _log.warning("tracking moved from %s to %s: a new run begins", known["tracking_uri"], self.uri)
+        if known.get("tracking_uri") != public(self.uri):
+            _log.warning(
+                "tracking moved from %s to %s: a new run begins",
+                known.get("tracking_uri"),
+                public(self.uri),
+            )
             return None
         try:
             run = self._client.get_run(known["run_id"])
@@ -185,15 +218,22 @@ class Tracker:
         return str(run.info.run_id)
 
     def _create_run(self, manifest: Manifest) -> str:
-        experiment = self._config.tracking.experiment
-        where = experiment_id(self._client, experiment, self.uri)
+        where = experiment_id(self._client, self._config.tracking.experiment, self.uri)
         tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "hvc train"}
         run = self._client.create_run(where, run_name=self._config.name, tags=tags)
-        run_id = str(run.info.run_id)
-        note = {"run_id": run_id, "tracking_uri": self.uri, "experiment": experiment}
-        (self._folder / "run.json").write_text(json.dumps(note, indent=1))
-        self._describe(run_id, manifest)
-        return run_id
+        self.run_id = str(run.info.run_id)
+        self._describe(self.run_id, manifest)
+        self._write_note(closed=False)  # last: a run that is found again is described whole
+        return self.run_id
+
+    def _write_note(self, *, closed: bool) -> None:
+        note = {
+            "run_id": self.run_id,
+            "tracking_uri": public(self.uri),
+            "experiment": self._config.tracking.experiment,
+            "closed": closed,
+        }
+        write_atomic(self._folder / NOTE, json.dumps(note, indent=1))
 
     def _describe(self, run_id: str, manifest: Manifest) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
@@ -216,6 +256,19 @@ class Tracker:
         self._client.set_tag(run_id, "hvc.method", self._config.method_digest())
         self._client.set_tag(run_id, "hvc.dataset", manifest.digest)
 
+    def _record(self, checkpoint: Checkpoint) -> None:
+        record = {
+            "version": 1,
+            "step": checkpoint.step,
+            "address": str(checkpoint.folder),
+            "sha256": checkpoint.sha256,
+            "method": self._config.method_digest(),
+        }
+        self._register(record)
+        self._client.set_tag(self.run_id, "hvc.checkpoint.step", str(checkpoint.step))
+        # Last: the record says that all of this was done.
+        self._client.log_dict(self.run_id, record, f"{RECORDS}/{step_name(checkpoint.step)}.json")
+
     def _register(self, record: dict[str, Any]) -> None:
         name = self._config.tracking.model
         if not self._client.search_registered_models(f"name = '{name}'"):
@@ -225,22 +278,20 @@ class Tracker:
         model = self._client.create_model_version(name, source, self.run_id, tags=tags)
         self._client.set_registered_model_alias(name, NEWEST_ALIAS, model.version)
 
-    def _push(self) -> None:
-        from mlflow.entities import Metric
 
-        while (item := self._queue.get()) is not None:
-            step, values = item
-            now = int(time.time() * 1000)
-            try:
-                metrics = [Metric(key, value, now, step) for key, value in values.items()]
-                self._client.log_batch(self.run_id, metrics=metrics)
-            except Exception as error:  # noqa: BLE001 - see connect
-                if not self._unsent:
-                    _log.warning("MLflow is away (%s); training goes on", _first_line(error))
-                self._unsent += 1
-
-    def _tag(self, key: str, value: str) -> None:
-        self._client.set_tag(self.run_id, key, value)
+def settle(config: TrainConfig, manifest: Manifest, provenance: Provenance, found: Checkpoint) -> None:
+    """Tell MLflow what it lacks of a run that has finished; a server that is away is only a warning."""
+    if (read_json(config.folder / NOTE) or {}).get("closed"):
+        return
+    try:
+        tracker = Tracker(config, manifest, provenance)
+    except HvcError as error:
+        _log.warning("the run is finished, but MLflow does not know it: %s", error)
+        return
+    tracker.repair(found.folder.parent)
+    if config.tracking.upload_encoder:
+        tracker.encoder(found.encoder)
+    tracker.finish(Outcome.DONE)
 
 
 def experiment_id(client: Any, name: str, uri: str) -> str:

@@ -1,19 +1,21 @@
 """The training stage: train -> train_step -> forward_backward, resumable at every checkpoint."""
 
-import json
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hvc.base.addresses import public
 from hvc.base.errors import HvcError
+from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.data_prep.manifest import Manifest
 from hvc.pretrain import checkpoint as checkpoints
-from hvc.pretrain.checkpoint import Checkpoint, CheckpointWriter
+from hvc.pretrain.checkpoint import CheckpointWriter
 from hvc.pretrain.ema import EmaTarget
 from hvc.pretrain.encoder_file import EncoderMetadata, write_encoder
 from hvc.pretrain.engine import Engine, choose_device
@@ -22,12 +24,17 @@ from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
 from hvc.pretrain.order import steps_per_epoch
 from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
 from hvc.pretrain.pictures import curves, feature_maps, positive_pairs
-from hvc.pretrain.processes import Place, own_place
+from hvc.pretrain.processes import own_place
+from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.stream import Batch, load_manifest, stream
-from hvc.pretrain.tracking import Tracker
+from hvc.pretrain.tracking import Tracker, settle
 from hvc.pretrain.views import STATISTICS
 
+_DIVERGED = (
+    "the last checkpoint is untouched. Go on from it with engine.precision=fp32 if that was bf16, or start "
+    "anew with a lower learning_rate and another output="
+)
 _log = logging.getLogger(__name__)
 
 
@@ -35,25 +42,49 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
     """Train, or go on from the newest complete checkpoint in the output folder."""
     place = own_place()
     manifest = load_manifest(config.data)
-    with hold_folder(config, place):
-        found = checkpoints.newest(config.folder / "checkpoints")
-        if found:
-            refuse_other_recipe(config, manifest, found)
-            if found.step == found.state["total_steps"]:
-                return Result(Outcome.DONE, _finished_report(config, found))
-        tracker = Tracker(config, manifest, provenance) if place.first else None
+    device = choose_device(config.engine.device, place)
+    ranks = Ranks(place, device)
+    tracker: Tracker | None = None
+    with ExitStack() as held:
+
+        def begin() -> int:
+            nonlocal tracker
+            held.enter_context(hold_folder(config))
+            start, tracker = _begin(config, manifest, provenance)
+            return start
+
+        start = ranks.first_decides(begin)
+        if start == planned_steps(config, manifest):
+            return Result(Outcome.DONE, _finished_report(config, start))
         outcome: Outcome | None = None
-        trainer = None
         try:
-            trainer = Trainer(config, manifest, place, tracker, provenance)
-            if found:
-                trainer.restore(found)
+            trainer = Trainer(config, manifest, ranks, device, tracker, provenance)
+            if start:
+                trainer.restore(start)
             outcome = trainer.train(stop)
         finally:
             if tracker:
                 tracker.finish(outcome)
-        trainer.engine.close()
+        ranks.close()
         return Result(outcome, _report(config, trainer, tracker))
+
+
+def _begin(config: TrainConfig, manifest: Manifest, provenance: Provenance) -> tuple[int, Tracker | None]:
+    """Rank 0, holding the folder: the step to start from, and the run to track into.
+
+    Nothing of a finished run changes, except what a kill or a dead server kept from MLflow.
+    """
+    root = config.folder / "checkpoints"
+    found = checkpoints.newest(root)
+    if found:
+        refuse_other_recipe(config, manifest, found)
+        if found.step == planned_steps(config, manifest):
+            settle(config, manifest, provenance, found)
+            return found.step, None
+    tracker = Tracker(config, manifest, provenance)
+    tracker.repair(root)
+    write_atomic(config.folder / "recipe.yaml", config.to_yaml())
+    return (found.step if found else 0), tracker
 
 
 class Trainer:
@@ -63,16 +94,17 @@ class Trainer:
         self,
         config: TrainConfig,
         manifest: Manifest,
-        place: Place,
+        ranks: Ranks,
+        device: torch.device,
         tracker: Tracker | None,
         provenance: Provenance,
     ) -> None:
-        self.config, self.manifest, self.place, self.tracker = config, manifest, place, tracker
+        self.config, self.manifest, self.ranks, self.tracker = config, manifest, ranks, tracker
+        self.place, self.device = ranks.place, device
         self._attempt = provenance.attempt
         self._root = config.folder / "checkpoints"
         self.total_steps = planned_steps(config, manifest)
         self.step = 0
-        self.device = choose_device(config.engine.device, place)
         torch.manual_seed(config.seed)
         online = OnlineNetwork(
             config.architecture,
@@ -102,13 +134,13 @@ class Trainer:
                 meter.add(batch.plan, self.train_step(batch))
                 self.step += 1
                 finished = self.step == self.total_steps
-                stopping = self.engine.any_rank(stop()) and not finished
+                stopping = self.ranks.any_rank(stop()) and not finished
                 if self.step % self.config.log_every == 0 or finished or stopping:
                     self._record(meter, line)
                     meter = Meter()
                 if self.step % checkpoint_every == 0 or finished or stopping:
-                    self.save()
-                    meter.forget_waiting()
+                    with meter.pause():
+                        self.save()
                 if stopping:
                     return Outcome.STOPPED
                 if finished:
@@ -146,12 +178,9 @@ class Trainer:
         )
 
     def _record(self, meter: Meter, line: ProgressLine) -> None:
-        values = meter.result(self.engine.sum_over_ranks)
+        values = meter.result(self.ranks.sum_over_ranks)
         if not all(value == value and abs(value) != float("inf") for value in values.values()):
-            raise HvcError(
-                f"loss is not finite at step {self.step} (rank {self.place.rank}); lower "
-                "learning_rate or use engine.precision=fp32; the last checkpoint is untouched"
-            )
+            raise HvcError(f"the loss is not finite at step {self.step}; {_DIVERGED}")
         epoch = self.step / steps_per_epoch(self.manifest.samples, self.config.batch_size)
         values |= {"train/epoch": epoch, "train/ema_steps": float(self.ema.step)}
         self.last_metrics = values
@@ -161,6 +190,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint: every rank its buffers, rank 0 the rest; then it counts."""
+        self._refuse_diverged()
         writer = CheckpointWriter(self._root, self.step, self._attempt)
         tensors = self.online.state_dict() | self.ema.network.state_dict()
         buffer_names = {name for name, _ in self.online.named_buffers()}
@@ -169,7 +199,7 @@ class Trainer:
         rng = {"rng/torch": torch.get_rng_state()}
         writer.write_tensors(f"buffers-{self.place.rank:05d}", buffers | rng)
         optimiser = self.engine.optimiser_state()
-        self.engine.barrier()
+        self.ranks.barrier()
         if self.place.first:
             parameters = {name: value for name, value in tensors.items() if name not in buffers}
             writer.write_tensors("model", parameters)
@@ -179,11 +209,20 @@ class Trainer:
             checkpoints.prune(self._root, self.config.checkpoint.keep)
             _log.info("checkpoint %s", done.folder)
             if self.tracker:
-                self.tracker.checkpoint(done, self.config.method_digest())
-        self.engine.barrier()
+                self.tracker.checkpoint(done)
+        self.ranks.barrier()
 
-    def restore(self, found: Checkpoint) -> None:
-        """Take everything back from a checkpoint, at this number of ranks."""
+    def _refuse_diverged(self) -> None:
+        values = [*self.online.parameters(), *self.ema.network.parameters()]
+        finite = all(bool(torch.isfinite(value).all()) for value in values)
+        if not finite:
+            _log.warning("rank %d: weights are not finite at step %d", self.place.rank, self.step)
+        if self.ranks.any_rank(not finite):
+            raise HvcError(f"the weights are not finite at step {self.step}; {_DIVERGED}")
+
+    def restore(self, step: int) -> None:
+        """Take everything back from a step's checkpoint, at this number of ranks."""
+        found = checkpoints.verified(self._root, step)  # rank 0 has checked its hashes
         state = found.state
         tensors = found.tensors("model")
         tensors |= found.buffers(self.place.rank, self.place.world_size)
@@ -216,7 +255,7 @@ class Trainer:
 
     def _write_encoder(self, writer: CheckpointWriter, parameters: dict[str, Tensor]) -> None:
         # The other ranks' buffers lie in the same folder by now; merging needs no collective.
-        files = sorted(writer.folder.glob("buffers-*.safetensors"))
+        files = writer.rank_files(self.place.world_size)
         merged = checkpoints.merge_buffers([load_file(path) for path in files])
         prefix = "online_encoder."
         trunk = {
@@ -261,14 +300,12 @@ def _report(config: TrainConfig, trainer: Trainer, tracker: Tracker | None) -> d
         "metrics": trainer.last_metrics,
     }
     if tracker:
-        report |= {"run_id": tracker.run_id, "tracking_uri": tracker.uri}
+        report |= {"run_id": tracker.run_id, "tracking_uri": public(tracker.uri)}
     return report
 
 
-def _finished_report(config: TrainConfig, found: Checkpoint) -> dict[str, Any]:
-    report = {"step": found.step, "steps": found.step, "checkpoint": str(found.folder), "metrics": {}}
-    note = config.folder / "run.json"
-    if note.exists():
-        known = json.loads(note.read_text())
-        report |= {"run_id": known["run_id"], "tracking_uri": known["tracking_uri"]}
-    return report
+def _finished_report(config: TrainConfig, step: int) -> dict[str, Any]:
+    folder = config.folder / "checkpoints" / checkpoints.step_name(step)
+    report = {"step": step, "steps": step, "checkpoint": str(folder), "metrics": {}}
+    note = read_json(config.folder / "run.json") or {}
+    return report | {key: note[key] for key in ("run_id", "tracking_uri") if key in note}

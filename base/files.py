@@ -1,0 +1,37 @@
+"""Small local files that are whole or not there at all."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hvc.base.errors import HvcError
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write or replace a text file at once; HvcError names the file when that fails."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise HvcError(f"cannot write {path}: {error.strerror}; free space or choose another") from None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is no file, or no whole object in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
