@@ -80,6 +80,19 @@ def test_a_shard_that_was_altered_is_named(tmp_path):
         ShardReader(manifest, str(tmp_path / "set")).image(0)
 
 
+def test_an_altered_index_is_named(tmp_path):
+    make_images(tmp_path / "images", 3)
+    hvc_json("shard", "folder", "images", "set", cwd=tmp_path)
+    manifest = load_manifest(str(tmp_path / "set"))
+    index = tmp_path / "set" / manifest.shards[0].index.path
+    data = bytearray(index.read_bytes())
+    data[-1] ^= 1
+    index.write_bytes(data)
+    for workers in (0, 1):
+        with pytest.raises(HvcError, match=r"^\S*shard-000000\.idx: altered.*hvc verify`$"):
+            batches(config(str(tmp_path / "set"), workers=workers), last_step=1)
+
+
 def test_sixteen_bit_grey_is_scaled_not_cut():
     grey = Image.fromarray(np.array([[0, 32768], [65535, 257]], np.uint16))
     assert np.asarray(to_rgb(grey))[..., 0].tolist() == [[0, 127], [255, 1]]

@@ -136,9 +136,43 @@ def test_another_number_of_ranks_and_zero_stage_goes_on(trained, dataset, tmp_pa
 
 def test_another_recipe_in_the_same_folder_is_refused(trained):
     folder, _ = trained
+    before = (folder / "whole" / "recipe.yaml").read_bytes()
     done = run_hvc("train", str(folder / "whole.yaml"), "learning_rate=0.1", cwd=folder)
     assert done.returncode == 2
     assert "changed: learning_rate" in done.stderr
+    assert (folder / "whole" / "recipe.yaml").read_bytes() == before
+
+
+def test_a_diverged_run_saves_nothing(dataset, tmp_path):
+    options = {"learning_rate": 1e30, "log_every": 100, "checkpoint": {"every": 1, "keep": 1}}
+    recipe = write_recipe(tmp_path / "wild.yaml", dataset, **options)
+    done = run_hvc("train", str(recipe), "--processes", "2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+    for step in complete_steps(tmp_path / "wild" / "checkpoints"):
+        floats = [value for value in weights(tmp_path / "wild", step).values() if value.is_floating_point()]
+        assert all(torch.isfinite(value).all() for value in floats)
+
+
+def test_what_mlflow_missed_is_made_up_for(dataset, tmp_path):
+    """As if killed between the last checkpoint and its record, with half a note on disk."""
+    import mlflow
+
+    recipe = write_recipe(tmp_path / "gap.yaml", dataset, steps=2, checkpoint={"every": 1, "keep": 9})
+    result = hvc_json("train", str(recipe), cwd=tmp_path)
+    note = tmp_path / "gap" / "run.json"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client.update_run(result["run_id"], status="RUNNING")
+    (tmp_path / "mlartifacts" / result["run_id"] / "artifacts/checkpoints/step-00000002.json").unlink()
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"closed": False}))
+    assert hvc_json("train", str(recipe), cwd=tmp_path)["run_id"] == result["run_id"]
+    assert client.get_run(result["run_id"]).info.status == "FINISHED"
+    names = {item.path for item in client.list_artifacts(result["run_id"], "checkpoints")}
+    assert names == {"checkpoints/step-00000001.json", "checkpoints/step-00000002.json"}
+
+    note.write_text('{"run_id": "ab')  # half a file: a new run, no traceback
+    assert hvc_json("train", str(recipe), cwd=tmp_path)["run_id"] != result["run_id"]
 
 
 def test_autocast_keeps_weights_in_fp32(dataset, tmp_path):
