@@ -1,6 +1,7 @@
 """The door: one command, `hvc`. It only wires; a sub-command imports what it needs when it runs.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped and saved (run the same command again).
+Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped and saved (run the same command again),
+130 interrupted before there was anything to save.
 """
 
 import json
@@ -16,25 +17,32 @@ if "__path__" not in globals():  # a checkout: the rooms are the folders beside 
 
 import typer
 
-from hvc.base.errors import EXIT_FAILED, EXIT_USAGE, HvcError, UsageError
+from hvc.base.errors import EXIT_FAILED, HvcError, UsageError
 from hvc.base.stage import Provenance, Result, StopFlag
 
 if TYPE_CHECKING:
     from hvc.base.config import Config
 
+_EXIT_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
+
 app = typer.Typer(
     name="hvc",
     help="Shard images, pretrain HVC on them across nodes, track it in MLflow, score it on video.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped and saved (run it again).",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped and saved (run it again), 130 "
+    "interrupted before there was anything to save.",
+    rich_markup_mode=None,  # it would take [default: ...] and [libby] for markup
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 submit_app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     help="Run a stage as a Slurm job that is requeued on time-out and preemption and goes on.",
 )
-app.add_typer(submit_app, name="submit")
+app.add_typer(
+    submit_app, name="submit", short_help="Run a stage as a Slurm job that is requeued and goes on."
+)
 
 
 class Source(StrEnum):
@@ -42,9 +50,6 @@ class Source(StrEnum):
 
     FOLDER = "folder"
     IMAGENET = "imagenet"
-    COCO = "coco"
-    YOUTUBE_VOS = "youtube-vos"
-    VIDEO = "video"
 
 
 class Benchmark(StrEnum):
@@ -63,7 +68,7 @@ TrackingUri = Annotated[
 Cluster = Annotated[Path, typer.Option("--cluster", help="Cluster profile (YAML), see configs/clusters.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the sbatch text; submit nothing.")]
 
-ShardInput = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder with the images.")]
+ShardInput = Annotated[str, typer.Argument(metavar="INPUT", help="Folder with the images.")]
 ShardOutput = Annotated[str, typer.Argument(metavar="OUTPUT", help="A folder or s3://bucket/prefix.")]
 TargetMb = Annotated[float, typer.Option(help="Size of a shard in MB.")]
 Order = Annotated[str, typer.Option(help="`shuffled` (by the seed) or `input` (sorted paths).")]
@@ -81,7 +86,7 @@ Checkpoint = Annotated[
         "encoder.safetensors, or baseline:untrained.",
     ),
 ]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="The benchmark's folder.")]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="The benchmark's folder.")]
 
 
 @app.command()
@@ -107,7 +112,7 @@ def shard(
     _finish(_run_stage("shard", config), as_json)
 
 
-@app.command()
+@app.command(short_help="Check a sharded dataset against its manifest.")
 def verify(
     dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
     workers: Annotated[int, typer.Option(help="Shards checked at once.")] = 4,
@@ -129,7 +134,7 @@ def verify(
     raise typer.Exit(0 if report.ok else EXIT_FAILED)
 
 
-@app.command()
+@app.command(short_help="Pretrain HVC on a sharded dataset, or go on.")
 def train(
     recipe: Recipe,
     overrides: Overrides = None,
@@ -154,7 +159,7 @@ def train(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(short_help="Score a checkpoint by propagating labels on video.")
 def evaluate(
     checkpoint: Checkpoint,
     benchmark: Benchmark,
@@ -226,7 +231,7 @@ def submit_evaluate(
     _submit("evaluate", config, cluster, dry_run, as_json)
 
 
-@app.command()
+@app.command(short_help="The whole way in small, on photos.")
 def demo(
     images: Annotated[
         Path | None, typer.Option(help="Your own photos  [default: those that installed packages ship]")
@@ -242,7 +247,7 @@ def demo(
         _show(values, as_json)
 
 
-@app.command()
+@app.command(short_help="What is installed, reachable and writable.")
 def doctor(
     output: Annotated[Path, typer.Option(help="Folder that runs will write to.")] = Path("outputs"),
     tracking_uri: TrackingUri = None,
@@ -254,7 +259,7 @@ def doctor(
 
     checks = diagnose(output, tracking_uri, s3)
     if as_json:
-        typer.echo(json.dumps([vars(check) for check in checks], indent=1))
+        typer.echo(json.dumps({"checks": [vars(check) for check in checks]}, indent=1))
     else:
         from rich.console import Console
         from rich.table import Table
@@ -269,7 +274,7 @@ def doctor(
 
 def _shard_config(
     source: Source,
-    folder: Path,
+    folder: str,
     output: str,
     name: str | None,
     target_mb: float,
@@ -280,11 +285,9 @@ def _shard_config(
 ) -> "Config":
     from hvc.data_prep.shard import ShardConfig
 
-    if source not in (Source.FOLDER, Source.IMAGENET):
-        raise UsageError(f"hvc shard {source}: not there yet; shard its images with `hvc shard folder`")
     values = {
         "source": str(source),
-        "input": str(folder.absolute()),
+        "input": _local_folder("INPUT", folder),
         "output": output,
         "name": name,
         "target_mb": target_mb,
@@ -299,7 +302,7 @@ def _shard_config(
 def _evaluate_config(
     checkpoint: str,
     benchmark: Benchmark,
-    data: Path,
+    data: str,
     overrides: list[str] | None,
     tracking_uri: str | None,
     output: str | None,
@@ -309,11 +312,20 @@ def _evaluate_config(
     values: dict[str, Any] = {
         "checkpoint": checkpoint,
         "benchmark": str(benchmark),
-        "data": str(data.absolute()),
+        "data": _local_folder("DATA", data),
         "tracking_uri": tracking_uri,
         "output": output,
     }
     return EvaluateConfig.parse(values, overrides, where="hvc evaluate")
+
+
+def _local_folder(argument: str, text: str) -> str:
+    # A path would make `s3:/bucket` of an address, and the current folder of an empty text.
+    if "://" in text:
+        raise UsageError(f"{argument} {text}: this is read from a folder; copy or mount it first")
+    if not text.strip():
+        raise UsageError(f"{argument} is empty; give a folder")
+    return str(Path(text).absolute())
 
 
 def _number(text: str) -> int | float:
@@ -369,14 +381,17 @@ def main() -> NoReturn:
     logging.basicConfig(level=logging.WARNING, format=f"{prefix}%(message)s", stream=sys.stderr)
     logging.getLogger("hvc").setLevel(logging.INFO)
     try:
-        app()
+        app(prog_name="hvc")
     except HvcError as error:
         sys.stderr.write(f"{prefix}hvc: {error}\n")
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before or after typer is in charge
+        code: str | int | None = _EXIT_INTERRUPTED
+    except SystemExit as end:  # typer exits with its own message, except for Ctrl-C: that is 130, unsaid
+        code = end.code
+    if code == _EXIT_INTERRUPTED:
         sys.stderr.write(f"{prefix}hvc: interrupted\n")
-        raise SystemExit(EXIT_FAILED) from None
-    raise SystemExit(EXIT_USAGE)  # not reached: typer always exits
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What an unfinished sharding run leaves for the next one, below `.progress/` of the output.
 
 `.progress/plan.json` names the plan that the run follows, `.progress/SHARD.json` is written once that
-shard and its index are in place. Both vanish when the manifest is there.
+shard and its index are in place. Both vanish when the manifest is there. One run at a time writes to a
+folder; to S3, one at a time per machine.
 """
 
 import hashlib
@@ -11,18 +12,20 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import FolderStore, MissingError, Store, sha256_file
+from hvc.data_prep.lock import sole_writer
 from hvc.data_prep.manifest import MANIFEST_NAME, REJECTS_NAME
 from hvc.data_prep.writer import ShardRecord, Task, write_shard
 
 _FOLDER = ".progress"
 _PLAN = f"{_FOLDER}/plan.json"
+_LOCK = "lock"
 SHARD_FILE = re.compile(r"shard-\d{6,}\.(tar|idx)")
 """Names of the files that sharding writes (shards and their indexes)."""
 
@@ -35,9 +38,26 @@ class Progress:
         self._local = Path(store.address) if isinstance(store, FolderStore) else None
         if self._local:
             self._work_parent, self._work_prefix = self._local / _FOLDER, "work-"
+            self._lock = self._work_parent / _LOCK
         else:
             output = hashlib.sha256(store.address.encode()).hexdigest()[:16]
             self._work_parent, self._work_prefix = Path(tempfile.gettempdir()), f"hvc-shard-{output}-"
+            self._lock = self._work_parent / f"hvc-shard-{output}.{os.getuid()}.lock"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While inside, no other run writes to the output; HvcError when one does already."""
+        try:
+            with sole_writer(self._lock, self._store.address):
+                yield
+        finally:
+            if self._local:
+                with suppress(OSError):  # not empty: the next run goes on from what is in it
+                    (self._local / _FOLDER).rmdir()
+
+    def is_clean(self) -> bool:
+        """Whether a finished dataset has nothing left beside it that `close` would remove."""
+        return self._local is not None and not (self._local / _FOLDER).exists()
 
     def begin(self) -> None:
         """Take up this plan's earlier work, or remove what a different unfinished plan left.
@@ -87,8 +107,11 @@ class Progress:
         for name in (MANIFEST_NAME, REJECTS_NAME):
             for leftover in self._local.glob(f".{name}.*.tmp"):  # of a write that was killed
                 leftover.unlink(missing_ok=True)
-        if (self._local / _FOLDER).exists():
-            shutil.rmtree(self._local / _FOLDER)
+        for path in list((self._local / _FOLDER).glob("*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != self._lock:  # that is ours until `alone` ends
+                path.unlink()
 
     def _found_plan(self) -> str | None:
         try:
@@ -116,7 +139,7 @@ class Progress:
         )
 
     def _remove_work_folders(self) -> None:
-        """Of earlier runs into this output that were killed on this machine."""
+        """Of earlier runs into this output that were killed on this machine: we hold the lock."""
         for folder in self._work_parent.glob(f"{self._work_prefix}*"):
             if folder.stat().st_uid == os.getuid():
                 shutil.rmtree(folder)

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
@@ -31,8 +31,22 @@ from hvc.data_prep.writer import Rejected, ShardRecord, Task
 
 _TRAINING_LIMIT = 178_956_970  # pixels from which on Pillow refuses to open a file, also in training
 
-_Number = Annotated[int, Field(ge=0, strict=True)]
-_Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+
+def _not_empty(address: str) -> str:
+    if not address.strip():
+        raise ValueError("is empty; give a folder or s3://bucket/prefix")
+    return address
+
+
+def _count_or_share(value: Any) -> int | float:
+    # Checked as one: a union would name its members, which nobody has written, in error messages.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"give a number or a share (got {value!r})")
+    if isinstance(value, float) and not 0 <= value <= 1:
+        raise ValueError(f"a share is between 0.0 and 1.0 (got {value!r}); write a number without a point")
+    if value < 0:
+        raise ValueError(f"a number of images is not negative (got {value})")
+    return value
 
 
 class ShardConfig(Config):
@@ -41,7 +55,7 @@ class ShardConfig(Config):
     source: Literal["folder", "imagenet"] = "folder"
     input: str
     """Folder of images."""
-    output: str
+    output: Annotated[str, AfterValidator(_not_empty)]
     """Folder or s3://bucket/prefix of the dataset."""
     name: str | None = None
     """Name of the dataset; by default the last part of `input`."""
@@ -52,9 +66,7 @@ class ShardConfig(Config):
     min_shards: int = Field(1, ge=1)
     max_pixels: int = Field(MAX_PIXELS, gt=0, le=_TRAINING_LIMIT)
     """Images of more width x height are rejected."""
-    max_bad: Annotated[int, Field(ge=0, strict=True)] | Annotated[float, Field(ge=0, le=1, strict=True)] = (
-        0.01
-    )
+    max_bad: Annotated[int | float, BeforeValidator(_count_or_share)] = 0.01
     """How many images may be rejected: a number, or (with a decimal point) a share of all found."""
     workers: int = Field(0, ge=0)
     """Processes; 0 = one per CPU."""
@@ -71,12 +83,30 @@ def run(config: ShardConfig, stop: Stop, provenance: Provenance) -> Result:  # n
     draft = _draft(config, listing)
     store = open_store(config.output)
     progress = Progress(store, fingerprint(draft))
-    if store.exists(MANIFEST_NAME):
-        manifest = same_dataset(draft, store)
-        progress.close()
-        return Result(Outcome.DONE, {**_report(manifest, store), "already_done": True})
+    if store.exists(MANIFEST_NAME) and progress.is_clean():  # nothing to write: it may be read-only
+        return _already_done(draft, store)
+    with progress.alone():
+        if store.exists(MANIFEST_NAME):
+            result = _already_done(draft, store)
+            progress.close()
+            return result
+        return _go_on(config, draft, _tasks(config, listing, root), store, progress, stop)
+
+
+def _already_done(draft: Manifest, store: Store) -> Result:
+    manifest = same_dataset(draft, store)
+    return Result(Outcome.DONE, {**_report(manifest, store), "already_done": True})
+
+
+def _go_on(
+    config: ShardConfig,
+    draft: Manifest,
+    tasks: Sequence[Task],
+    store: Store,
+    progress: Progress,
+    stop: Stop,
+) -> Result:
     progress.begin()
-    tasks = _tasks(config, listing, root)
     records = _make_shards(config, tasks, progress, stop)
     if len(records) < len(tasks):
         state = {"dataset": store.address, "shards_done": len(records), "shards": len(tasks)}

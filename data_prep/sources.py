@@ -63,7 +63,7 @@ def list_imagenet(root: Path) -> Listing:
     if not classes:
         raise HvcError(
             f"no ImageNet class folders in {root}: expected names like n01440764; point to the "
-            "`train` folder itself, or use source=folder for images without classes"
+            "`train` folder itself, or use `hvc shard folder` for images without classes"
         )
     items = [
         Item(f"{wnid}/{path}", label, size)

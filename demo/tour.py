@@ -2,14 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import EXIT_STOPPED, HvcError
+from hvc.demo.child import run
 
 SIZE = 96
 BATCH = 16
@@ -17,13 +17,21 @@ STEPS = 40
 PROCESSES = 2
 CONTEXT = 7
 Say = Callable[[str], None]
+# Until the command is in charge, Ctrl-C ends it without a word: it has done nothing yet.
+_PROGRAM = "import signal as s; s.signal(s.SIGINT, s.SIG_DFL); import hvc; hvc.main()"
+
+
+class StoppedError(HvcError):
+    """A command was stopped and saved (exit 75)."""
+
+    exit_code = EXIT_STOPPED
 
 
 def tour(output: Path, images: Path | None, say: Say) -> dict[str, Any]:
     """Shard, pretrain, track, evaluate; returns the table's values and where to look.
 
     Finished parts of an earlier run are kept, so a second call is quick. Raises HvcError with the
-    failing command's own words.
+    failing command's own words, and StoppedError when a signal made a command save and leave.
     """
     start = time.monotonic()
     root = output.absolute()
@@ -114,11 +122,16 @@ def _evaluate(reference: str, clip: Path, root: Path, uri: str) -> dict[str, Any
 
 def _hvc(*arguments: str) -> dict[str, Any]:
     # The very commands a user would type, each in a process of its own.
-    command = [sys.executable, "-c", "import hvc; hvc.main()", *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise HvcError(f"`hvc {' '.join(arguments)}` ended with {done.returncode}; its words are above")
-    return json.loads(done.stdout)
+    done = run([sys.executable, "-c", _PROGRAM, *arguments, "--json"])
+    if done.code == EXIT_STOPPED or (done.heard and not done.code):
+        raise StoppedError(
+            f"stopped and saved in `hvc {arguments[0]}`; the same command goes on from there"
+        )
+    if done.heard:
+        raise KeyboardInterrupt
+    if done.code:
+        raise HvcError(f"`hvc {' '.join(arguments)}` ended with {done.code}; its words are above")
+    return json.loads(done.output)
 
 
 def _table(values: dict[str, Any], training: dict[str, Any], uri: str) -> list[str]:

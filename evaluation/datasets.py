@@ -20,19 +20,35 @@ def read_davis2016(folder: str | Path, names: Items[str] | None = None) -> list[
     Raises HvcError that names the folder or file which is missing.
     """
     root = Path(folder)
-    images = root / "JPEGImages" / "480p"
-    if not images.is_dir():
-        raise HvcError(f"{root} is not a DAVIS folder: there is no {images}")
-    present = sorted(path.name for path in images.iterdir() if path.is_dir())
+    present = _davis_present(root)
     if names is None:
-        listed = _validation_names(root)
-        names = present if listed is None else [name for name in listed if name in present]
+        names = davis2016_names(root)
         if not names:
-            raise HvcError(f"{images} holds no sequence{' of the validation list' if listed else ''}")
+            listed = " of the validation list" if present else ""
+            raise HvcError(f"{_davis_images(root)} holds no sequence{listed}")
     absent = [name for name in names if name not in present]
     if absent:
-        raise HvcError(f"{images} has no sequence {', '.join(absent)}; it has: {', '.join(present)}")
+        where, has = _davis_images(root), ", ".join(present)
+        raise HvcError(f"{where} has no sequence {', '.join(absent)}; it has: {has}")
     return [_davis_sequence(root, name) for name in dict.fromkeys(names)]
+
+
+def davis2016_names(folder: str | Path) -> list[str]:
+    """What `read_davis2016` reads by default: the names on the validation list, or all, that are there."""
+    root = Path(folder)
+    present, listed = _davis_present(root), _validation_names(root)
+    return present if listed is None else [name for name in listed if name in present]
+
+
+def _davis_images(root: Path) -> Path:
+    return root / "JPEGImages" / "480p"
+
+
+def _davis_present(root: Path) -> list[str]:
+    images = _davis_images(root)
+    if not images.is_dir():
+        raise HvcError(f"{root} is not a DAVIS folder: there is no {images}")
+    return sorted(path.name for path in images.iterdir() if path.is_dir())
 
 
 def _validation_names(root: Path) -> list[str] | None:

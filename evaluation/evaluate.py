@@ -2,38 +2,62 @@
 
 import hashlib
 import json
-import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from rich.console import Console
 from rich.progress import Progress
 
+from hvc.base.addresses import CleanUri
 from hvc.base.config import Config
 from hvc.base.errors import HvcError
+from hvc.base.files import write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
-from hvc.evaluation.datasets import read_davis2016, read_folder
+from hvc.evaluation.checks import check_sequences
+from hvc.evaluation.datasets import davis2016_names, read_davis2016, read_folder
 from hvc.evaluation.davis_metrics import SequenceScore, score_dataset, score_sequence, statistics
 from hvc.evaluation.features import Encoder
+from hvc.evaluation.finished import (
+    EVALUATOR_VERSION,
+    dataset_digest,
+    read_finished,
+    sequence_digest,
+    write_finished,
+)
 from hvc.evaluation.images import read_frame
 from hvc.evaluation.masks import VOID, read_mask, write_mask
+from hvc.evaluation.naming import metrics_path, subset_suffix
 from hvc.evaluation.pictures import film_strip
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.report import log_to_run
 from hvc.evaluation.resolve import Trunk, resolve
 from hvc.evaluation.sequences import Sequence, read_annotations, to_single_object
+from hvc.evaluation.tracked import tracking_uri
 from hvc.evaluation.video import propagate
-from hvc.pretrain.tracking import default_uri
 
-_log = logging.getLogger(__name__)
 _FRAMES_SHOWN = 6
+
+
+def _names(values: object) -> object:
+    """Refuse what YAML made of unquoted names: 00010 is the number 8 to it, and no name any more."""
+    others = [value for value in values if not isinstance(value, str)] if isinstance(values, list) else []
+    if others:
+        raise ValueError(
+            f"{others[0]!r} is not text: without quotes YAML reads a name like 00010 or no as a number or "
+            "a yes/no; quote names, and the whole for the shell: 'sequences=[\"00010\"]'"
+        )
+    return values
+
+
+def _once(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 class EvaluateConfig(Config):
@@ -46,13 +70,16 @@ class EvaluateConfig(Config):
     """The benchmark's folder."""
     output: str | None = None
     """Folder for label maps, scores and pictures; by default one below `outputs/eval`."""
-    tracking_uri: str | None = None
-    """MLflow; by default MLFLOW_TRACKING_URI, else `outputs/mlflow.db`."""
-    sequences: list[str] | None = None
-    """Only these sequences, in this order; by default all."""
+    tracking_uri: CleanUri | None = None
+    """MLflow; by default MLFLOW_TRACKING_URI, else where the run of a checkpoint folder was recorded,
+    else `outputs/mlflow.db`."""
+    sequences: (
+        Annotated[list[str], Field(min_length=1), BeforeValidator(_names), AfterValidator(_once)] | None
+    ) = None
+    """Only these sequences, in this order, repeats dropped; by default all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the first GPU, else the CPU."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**63)
     """Weights of `baseline:untrained`."""
     experiment: str = "hvc"
     """MLflow experiment for baselines, which have no training run of their own."""
@@ -65,12 +92,14 @@ class EvaluateConfig(Config):
 
 
 def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
-    """Evaluate; finished sequences of an earlier attempt with the same weights are kept."""
+    """Evaluate; finished sequences of an earlier attempt with the same weights and files are kept."""
     del provenance
-    uri = config.tracking_uri or default_uri(Path("outputs"))
-    sequences = _read(config)
+    device = _device(config)
+    uri = tracking_uri(config.tracking_uri, config.checkpoint)
+    sequences, present = _read(config)
     trunk = resolve(config.checkpoint, uri)
-    encoder = _encoder(config, trunk)
+    encoder = _encoder(config, trunk, device)
+    check_sequences(sequences)
     folder = _results_folder(config, trunk)
     outcomes: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as progress:
@@ -81,8 +110,9 @@ def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
                 return Result(Outcome.STOPPED, {"results": str(folder), "finished": len(outcomes)})
             outcomes.append(done)
             progress.advance(task, len(sequence.frames))
-    report = _report(config, trunk, folder, sequences, outcomes)
-    (folder / "scores.json").write_text(json.dumps(report, indent=1))
+    subset = subset_suffix([sequence.name for sequence in sequences], present)
+    report = _report(config, trunk, folder, config.preset + subset, outcomes)
+    write_atomic(folder / f"scores{subset}.json", json.dumps(report, indent=1))
     pictures = [folder / "pictures" / f"{sequence.name}.png" for sequence in sequences]
     report |= {"pictures": [str(path) for path in pictures]}
     report |= log_to_run(config, trunk, uri, report, pictures)
@@ -94,12 +124,16 @@ def evaluate_sequence(
 ) -> dict[str, Any] | None:
     """Label maps, picture and measures of one sequence; None if stopped before its end.
 
-    The record `sequences/NAME.json` is written last: with it the sequence counts as finished.
+    The record `sequences/NAME.json` is written last: with it the sequence counts as finished, as long
+    as its files stay the same.
     """
     record = folder / "sequences" / f"{sequence.name}.json"
-    if record.exists():
-        return json.loads(record.read_text())
+    digest = sequence_digest(sequence)
+    known = read_finished(record, digest)
+    if known is not None:
+        return known
     start = time.monotonic()
+    _clear(folder / "labels" / sequence.name)
     labels: list[NDArray[np.uint8]] = []
     for frame in propagate(sequence, encoder, protocol, stop):
         path = sequence.frames[frame.index]
@@ -119,30 +153,38 @@ def evaluate_sequence(
         # An id that the first mask skips is no object: it would score 1 for being absent.
         rows = [number - 1 for number in np.unique(truth[0]) if number not in (0, VOID)]
         result |= {"j": score.region[rows].tolist(), "f": score.contour[rows].tolist()}
-    record.parent.mkdir(parents=True, exist_ok=True)
-    temporary = record.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result))
-    temporary.replace(record)
-    return result
+    return write_finished(record, digest, result)
 
 
-def _read(config: EvaluateConfig) -> list[Sequence]:
+def _clear(labels: Path) -> None:
+    """Label maps of an earlier attempt: its frames may have had other names."""
+    for path in labels.glob("*.png"):
+        path.unlink()
+
+
+def _read(config: EvaluateConfig) -> tuple[list[Sequence], list[str]]:
+    """The sequences to evaluate, and the names of all that the benchmark has here."""
     if config.benchmark == "davis2016":
-        return read_davis2016(config.data, config.sequences)
+        return read_davis2016(config.data, config.sequences), davis2016_names(config.data)
     sequences = read_folder(config.data)
+    present = [sequence.name for sequence in sequences]
     if config.sequences is None:
-        return sequences
+        return sequences, present
     known = {sequence.name: sequence for sequence in sequences}
     absent = [name for name in config.sequences if name not in known]
     if absent:
         raise HvcError(f"{config.data} has no sequence {', '.join(absent)}; it has: {', '.join(known)}")
-    return [known[name] for name in config.sequences]
+    return [known[name] for name in config.sequences], present
 
 
-def _encoder(config: EvaluateConfig, trunk: Trunk) -> Encoder:
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+def _device(config: EvaluateConfig) -> str:
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise HvcError("device=cuda, but PyTorch finds no GPU on this machine; take device=cpu")
+    return ("cuda" if available else "cpu") if config.device == "auto" else config.device
+
+
+def _encoder(config: EvaluateConfig, trunk: Trunk, device: str) -> Encoder:
     if trunk.encoder is None:
         return Encoder.untrained(config.seed, device=device)
     return Encoder.load(trunk.encoder, device)
@@ -178,7 +220,7 @@ def _report(
     config: EvaluateConfig,
     trunk: Trunk,
     folder: Path,
-    sequences: list[Sequence],
+    preset: str,
     outcomes: list[dict[str, Any]],
 ) -> dict[str, Any]:
     frames = sum(item["frames"] for item in outcomes)
@@ -187,10 +229,13 @@ def _report(
         "step": trunk.step,
         "weights_sha256": trunk.sha256,
         "benchmark": config.benchmark,
-        "preset": config.preset,
+        "preset": preset,
+        "metrics": metrics_path(config.benchmark, config.data, preset),
+        "evaluator": EVALUATOR_VERSION,
+        "data_digest": dataset_digest({item["name"]: item["data_digest"] for item in outcomes}),
         "protocol": config.protocol.resolved(),
         "results": str(folder),
-        "sequences": len(sequences),
+        "sequences": len(outcomes),
         "frames": frames,
         "seconds_per_frame": sum(item["seconds"] for item in outcomes) / frames,
     }

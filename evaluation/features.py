@@ -1,7 +1,8 @@
 """From an image to the feature map that label propagation compares."""
 
+import typing
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,12 +14,12 @@ from hvc.base.errors import HvcError
 from hvc.pretrain.architecture import Architecture
 from hvc.pretrain.encoder_file import EncoderMetadata, read_encoder
 from hvc.pretrain.trunk import Trunk, initialise
+from hvc.pretrain.views import STATISTICS
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = STATISTICS["imagenet"]
 
 
-class Extractor(Protocol):
+class Extractor(typing.Protocol):
     """Anything that turns images into feature maps; `Encoder` is the one of this project."""
 
     def features(self, image: NDArray[np.uint8], input_size: int | None) -> Tensor:

@@ -1,5 +1,7 @@
 """Reading pictures from disk, with limits and errors that name the file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,24 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
 
 def load_image(path: Path) -> Image.Image:
     """A fully decoded picture in its own mode; HvcError as for `read_frame`."""
-    try:
+    with _naming(path):
         image = Image.open(path)
         _refuse_huge(image, path)
         image.load()
+    return image
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the file's header, nothing decoded; HvcError as for `read_frame`."""
+    with _naming(path), Image.open(path) as image:
+        _refuse_huge(image, path)
+        return image.height, image.width
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise HvcError(f"no such file: {path}") from None
     except Image.DecompressionBombError:
@@ -31,7 +47,6 @@ def load_image(path: Path) -> Image.Image:
         raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's ways to say "damaged"
         raise HvcError(f"{path}: not a readable picture ({error}); copy it again") from None
-    return image
 
 
 def _refuse_huge(image: Image.Image, path: Path) -> None:

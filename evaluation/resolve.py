@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import sha256_file
+from hvc.evaluation.tracked import connect, shown
 from hvc.pretrain.checkpoint import ENCODER, open_checkpoint
-from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS, connect
+from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS
 
 UNTRAINED = "baseline:untrained"
 _RUN = re.compile(r"^runs:/([0-9a-zA-Z]+)(?:@(\d+))?$")
@@ -74,13 +76,18 @@ def _records(client: Any, run_id: str, tracking_uri: str) -> dict[int, dict[str,
                 return {}
             local = Path(client.download_artifacts(run_id, RECORDS, folder))
         except mlflow.exceptions.MlflowException as error:
-            reason = str(error).splitlines()[0]
+            where, reason = public(tracking_uri), _reason(error, tracking_uri)
             raise HvcError(
-                f"no run {run_id} at {tracking_uri} ({reason}); check the id, and --tracking-uri or "
-                "MLFLOW_TRACKING_URI"
+                f"no run {run_id} at {where} ({reason}); check the id, and --tracking-uri or "
+                "MLFLOW_TRACKING_URI. Unless told otherwise, training records into mlflow.db beside its "
+                "output folder: --tracking-uri sqlite:////FOLDER/mlflow.db"
             ) from None
         records = [json.loads(path.read_text()) for path in local.glob("*.json")]
     return {int(record["step"]): record for record in records}
+
+
+def _reason(error: Exception, tracking_uri: str) -> str:
+    return (shown(error, tracking_uri).splitlines() or [type(error).__name__])[0]
 
 
 def _from_record(reference: str, record: dict[str, Any], run_id: str) -> Trunk:
@@ -106,8 +113,8 @@ def _from_model(reference: str, tracking_uri: str) -> Trunk:
         else:
             found = client.get_model_version(name, version)
     except mlflow.exceptions.MlflowException as error:
-        reason = str(error).splitlines()[0]
-        raise HvcError(f"{reference} is not at {tracking_uri} ({reason})") from None
+        reason = _reason(error, tracking_uri)
+        raise HvcError(f"{reference} is not at {public(tracking_uri)} ({reason})") from None
     record = {key: found.tags.get(f"hvc.{key}") for key in ("address", "sha256", "step")}
     if None in record.values():
         raise HvcError(f"{reference}: version {found.version} was not registered by hvc")

@@ -45,7 +45,7 @@ def propagate(
             return
         image = read_frame(path)
         size = size or (image.shape[0], image.shape[1])
-        _check_size(image, size, path, sequence.frames[0])
+        check_size((image.shape[0], image.shape[1]), size, path, sequence.frames[0])
         given = _given(sequence, index, size)
         features = encoder.features(image, protocol.input_size)
         soft = propagator.step(features, None if given is None else _one_hot(given, ids))
@@ -73,7 +73,7 @@ def _given(sequence: Sequence, index: int, size: tuple[int, int]) -> NDArray[np.
     if path is None:
         return None
     mask = read_mask(path)
-    _check_size(mask, size, path, sequence.frames[0])
+    check_size((mask.shape[0], mask.shape[1]), size, path, sequence.frames[0])
     return mask
 
 
@@ -82,7 +82,8 @@ def _one_hot(mask: NDArray[np.uint8], ids: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(mask)[None] == torch.from_numpy(ids)[:, None, None]
 
 
-def _check_size(picture: NDArray[np.uint8], size: tuple[int, int], path: Path, first: Path) -> None:
-    if picture.shape[:2] != size:
-        found, wanted = f"{picture.shape[1]} x {picture.shape[0]}", f"{size[1]} x {size[0]}"
-        raise HvcError(f"{path} is {found} pixels, but the video is {wanted} ({first})")
+def check_size(found: tuple[int, int], size: tuple[int, int], path: Path, first: Path) -> None:
+    """HvcError when a picture's (height, width) is not that of the video, which its first frame sets."""
+    if found != size:
+        wanted = f"{size[1]} x {size[0]}"
+        raise HvcError(f"{path} is {found[1]} x {found[0]} pixels, but the video is {wanted} ({first})")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -77,14 +76,3 @@ def _broken(name: str, error: Exception) -> Check:
 def _silent(name: str, seconds: float) -> Check:
     advice = "Something below it hangs: look at its network address or file system, then try again."
     return Check(name, "fail", f"no answer within {seconds:g} s", advice)
-
-
-def public(uri: str) -> str:
-    """The address without user, password, query and fragment."""
-    try:
-        parts = urlsplit(uri)
-        if not parts.netloc:
-            return uri
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    except ValueError:
-        return "(not a valid address)"

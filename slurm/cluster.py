@@ -1,28 +1,11 @@
 """What a cluster is like: one YAML file per cluster and kind of job, in `configs/clusters/`."""
 
-import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hvc.base.config import Config
-
-_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
-
-
-def _variable_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError("this is no name for an environment variable")
-    if _SECRET.search(name):
-        raise ValueError(
-            "this looks like a secret, and would be written into job files in plain text; take it out and "
-            "set it in the environment that submits (jobs inherit it) or in ~/.aws/credentials"
-        )
-    return name
-
-
-# Checked by name alone, so that an error message never quotes the value.
-VariableName = Annotated[str, AfterValidator(_variable_name)]
+from hvc.slurm.secrets import Environment, Unseen
 
 
 class ClusterConfig(Config):
@@ -56,19 +39,19 @@ class ClusterConfig(Config):
     folder: str = "slurm-jobs"
     """Every submission gets a folder below this one for its script, job file and logs, named
     `JOBID_RANK_log.out`. Must be on a file system that all nodes share."""
-    setup: list[str] = Field(default_factory=list)
+    setup: Annotated[list[str], Unseen] = Field(default_factory=list)
     """Shell lines before the start: `module load cuda`, `source .venv/bin/activate`."""
-    python: str | None = None
+    python: Annotated[str | None, Unseen] = None
     """Command that starts Python on the nodes; by default the interpreter that submits."""
-    environment: dict[VariableName, str] = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=dict)
     """Variables for the job, e.g. `NCCL_SOCKET_IFNAME: ib0`. They are written into the script in
-    plain text: no secrets. The environment that submits reaches the job as well."""
+    plain text: no secrets. Numbers need no quotes. The environment that submits reaches the job as well."""
     max_requeues: int | None = Field(50, ge=0)
     """How often the job may be requeued before it gives up; null is without end. Requeues by Slurm
     itself (preemption, node failure) count, but are never refused."""
-    srun_args: list[str] = Field(default_factory=list)
+    srun_args: Annotated[list[str], Unseen] = Field(default_factory=list)
     """Further arguments of srun, e.g. `--mpi=pmi2`; they win over this project's own."""
-    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
+    sbatch: Annotated[dict[str, str | int | bool], Unseen] = Field(default_factory=dict)
     """Further options of sbatch, e.g. `exclusive: true`, `wckey: vision`; they win too."""
 
     @model_validator(mode="after")

@@ -70,7 +70,7 @@ def check_memory() -> Iterator[Check]:
     memory = psutil.virtual_memory()
     found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
     if memory.available < _LITTLE_MEMORY:
-        yield Check("memory", "warn", found, "Close other programs, or lower batch_per_rank and workers.")
+        yield Check("memory", "warn", found, "Close other programs, or lower batch_size and workers.")
     else:
         yield Check("memory", "ok", found)
     if not _SHARED_MEMORY.is_dir():

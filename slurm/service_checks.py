@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store, s3_client
-from hvc.slurm.checks import Check, Status, public
+from hvc.slurm.checks import Check, Status
 from hvc.slurm.machine_checks import nearest_folder, unwritable
 
 S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")

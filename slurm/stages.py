@@ -17,13 +17,15 @@ class StagePaths:
     name: str
     run: str
     config: str
+    parallel: bool = False
+    """Whether the tasks of a job share its work; otherwise each of them would do all of it."""
 
 
 STAGES = {
     stage.name: stage
     for stage in (
         StagePaths("shard", "hvc.data_prep.shard:run", "hvc.data_prep.shard:ShardConfig"),
-        StagePaths("train", "hvc.pretrain.train:run", "hvc.pretrain.train:TrainConfig"),
+        StagePaths("train", "hvc.pretrain.train:run", "hvc.pretrain.train:TrainConfig", parallel=True),
         StagePaths("evaluate", "hvc.evaluation.evaluate:run", "hvc.evaluation.evaluate:EvaluateConfig"),
     )
 }

@@ -1,9 +1,12 @@
 """Submits a stage to a cluster: one folder with the job file, the sbatch script and the logs."""
 
+import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from shutil import which
@@ -13,12 +16,18 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hvc.base.config import Config
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, UsageError
 from hvc.slurm import plan
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.job import run_job
 from hvc.slurm.jobfile import JobFile
 from hvc.slurm.stages import StagePaths, find
+
+_UNREACHABLE = re.compile(
+    r"unable to contact|unable to establish|connect failure|connection (refused|timed out)|"
+    r"socket timed out|temporarily unable|transport endpoint",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,11 @@ def submit(
 ) -> SubmitReport:
     """Queue a stage with its config; a dry run says what would be queued and touches nothing.
 
-    Raises UsageError for an unknown stage and HvcError when Slurm is missing or refuses the job.
+    Raises UsageError for an unknown stage, or several tasks for one that runs as a single process, and
+    HvcError when Slurm is missing or refuses the job.
     """
     paths = find(stage) if isinstance(stage, str) else stage
+    _check_tasks(paths, cluster)
     parent = Path(cluster.folder).expanduser().absolute()
     if dry_run:
         folder = next(folder for folder in _folders(parent, paths.name) if not folder.exists())
@@ -54,6 +65,16 @@ def submit(
     job_file.write(folder / "job.json")
     job_id = _queue(_executor(cluster, f"hvc-{paths.name}", folder), folder)
     return SubmitReport(job_id, folder, sbatch_text(cluster, f"hvc-{paths.name}", folder))
+
+
+def _check_tasks(stage: StagePaths, cluster: ClusterConfig) -> None:
+    if stage.parallel or cluster.nodes * cluster.tasks_per_node == 1:
+        return
+    raise UsageError(
+        f"cluster {cluster.name}: nodes is {cluster.nodes} and tasks_per_node {cluster.tasks_per_node}, "
+        f"but {stage.name} runs as one process, and every task would do all of it; set both to 1 and raise "
+        "cpus_per_task, as in configs/clusters/cpu.yaml"
+    )
 
 
 def sbatch_text(cluster: ClusterConfig, job_name: str, folder: Path) -> str:
@@ -81,14 +102,18 @@ def _executor(cluster: ClusterConfig, job_name: str, folder: Path) -> _Executor:
 
 def _queue(executor: Any, folder: Path) -> str:
     try:
-        job = executor.submit(run_job, str(folder / "job.json"))
+        with redirect_stderr(StringIO()):  # submitit prints there what its exception says as well
+            job = executor.submit(run_job, str(folder / "job.json"))
     except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
-        raise HvcError(
-            f"sbatch refused the job: {str(error).strip()}; correct the cluster's file "
-            f"(the script is in {folder})"
-        ) from None
+        raise HvcError(_refusal(str(error).strip(), folder)) from None
     job_id: str = job.job_id
     return job_id
+
+
+def _refusal(words: str, folder: Path) -> str:
+    if _UNREACHABLE.search(words):
+        return f"Slurm's controller does not answer: {words}; see `scontrol ping`, then submit again"
+    return f"sbatch refused the job: {words}; correct the cluster's file (the script is in {folder})"
 
 
 def _folders(parent: Path, name: str) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance, never
 from hvc.data_prep.shard import ShardConfig, run
 from hvc.data_prep.verify import verify
@@ -97,6 +98,21 @@ def test_sigterm_saves_and_exits_75(large_pictures, tmp_path, everyone):
     finish(config)
     finish(options(large_pictures, tmp_path / "reference"))
     assert contents(tmp_path / "out") == contents(tmp_path / "reference")
+
+
+def test_a_second_run_leaves_the_first_alone(large_pictures, tmp_path):
+    config = options(large_pictures, tmp_path / "out")
+    first = start(config)
+    wait_for(lambda: list((tmp_path / "out/.progress").glob("work-*")), first)
+    with pytest.raises(HvcError, match="another run writes here"):
+        finish(config)
+    with pytest.raises(HvcError, match="another run writes here"):
+        finish({**config, "seed": 1})
+    assert first.poll() is None, "it ended before the others came"
+    assert first.wait(timeout=120) == 0
+    finish(options(large_pictures, tmp_path / "reference"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "reference")
+    assert not (tmp_path / "out/.progress").exists()
 
 
 @pytest.mark.skipif("HVC_SOAK" not in os.environ, reason="long: `make soak` runs it")

@@ -283,3 +283,29 @@ def test_real_photos(shared, tmp_path):
     for sample in read_stock(tmp_path / "out").values():
         path = shared / "data/photos" / json.loads(sample["json"])["path"]
         assert sample["jpg"] == path.read_bytes()
+
+
+def test_a_finished_dataset_may_be_read_only(pictures, tmp_path):
+    root = pictures(3)
+    shard(root, tmp_path / "out")
+    (tmp_path / "out").chmod(0o555)
+    before = (tmp_path / "out").stat().st_mtime_ns
+    assert shard(root, tmp_path / "out").report["already_done"]
+    assert (tmp_path / "out").stat().st_mtime_ns == before, "something was written"
+    (tmp_path / "out").chmod(0o755)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, -0.1, float("nan"), True, "many", None])
+def test_max_bad_is_a_count_or_a_share(value):
+    with pytest.raises(UsageError, match=r"^config: max_bad: ") as caught:
+        ShardConfig.parse({"input": "a", "output": "b", "max_bad": value})
+    assert "constrained" not in str(caught.value)
+    for good in (0, 10, 0.0, 0.01, 1.0):
+        parsed = ShardConfig.parse({"input": "a", "output": "b", "max_bad": good}).max_bad
+        assert (parsed, type(parsed)) == (good, type(good))
+
+
+@pytest.mark.parametrize("output", ["", " "])
+def test_an_empty_output_is_refused(output):
+    with pytest.raises(UsageError, match=r"output: .*is empty"):
+        ShardConfig.parse({"input": "a", "output": output})

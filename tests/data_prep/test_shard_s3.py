@@ -116,6 +116,26 @@ def test_killed_there_is_no_dataset_and_the_next_run_finishes_it(s3_env, picture
     assert objects(address) == files(tmp_path / "out")
 
 
+def test_two_runs_on_one_machine_do_not_share_a_work_folder(s3_env, pictures, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    address = s3_env.bucket("twice")
+    root = pictures(40, width=1200, height=900)
+    config = {"input": str(root), "output": address, "min_shards": 12, "workers": 2}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(config)])
+    deadline = time.monotonic() + 60
+    while not list(scratch.glob("hvc-shard-*-*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+    with pytest.raises(HvcError, match="another run writes here"):
+        shard(root, address, min_shards=12)
+    assert process.wait(60) == 0
+    assert verify(address).ok
+    assert not list(scratch.glob("hvc-shard-*"))
+
+
 def test_stopped_and_another_plan(s3_env, pictures, tmp_path):
     address = s3_env.bucket("stopped")
     root = pictures(20)

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from evaluation_video import make_video
 from running import hvc_json, run_hvc
 
-from hvc.evaluation.masks import read_mask
+from hvc.evaluation.masks import read_mask, write_mask
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +30,10 @@ def test_scores_go_to_the_run_that_made_the_checkpoint(trained, clip, tmp_path, 
     assert 0 < report["scores"]["jf_mean"] <= 100
     assert report["per_object"].keys() == {"blocks/1", "blocks/2"}
     client = mlflow.MlflowClient(uri)
-    history = client.get_metric_history(result["run_id"], "eval/folder/hvc/jf_mean")
+    history = client.get_metric_history(result["run_id"], "eval/folder-blocks/hvc/jf_mean")
     assert (step, pytest.approx(report["scores"]["jf_mean"])) in [(m.step, m.value) for m in history]
     assert client.get_run(result["run_id"]).info.status == "FINISHED"
-    logged = f"eval/folder/hvc/step-{step:08d}"
+    logged = f"eval/folder-blocks/hvc/step-{step:08d}"
     names = {item.path for item in client.list_artifacts(result["run_id"], logged)}
     assert names == {f"{logged}/blocks.png", f"{logged}/scores.json"}
 
@@ -73,6 +74,84 @@ def test_a_clip_without_annotations_is_labelled_but_not_scored(tmp_path):
     report = hvc_json("evaluate", "baseline:untrained", "folder", str(clip), cwd=tmp_path)
     assert report["scores"].startswith("none")
     assert json.loads((tmp_path / report["results"] / "scores.json").read_text())["frames"] == 6
+
+
+def test_other_files_under_the_same_path_are_computed_again(tmp_path):
+    video = make_video()
+    clip = video.write(tmp_path / "clip")
+    command = ("evaluate", "baseline:untrained", "folder", str(clip), "protocol.input_size=48")
+    first = hvc_json(*command, cwd=tmp_path)
+    for index in range(1, 6):
+        write_mask(clip / "masks" / f"{index:05d}.png", np.roll(video.labels[index], 20, axis=0))
+    second = hvc_json(*command, cwd=tmp_path)
+    assert second["results"] == first["results"]
+    assert second["data_digest"] != first["data_digest"]
+    assert second["scores"]["jf_mean"] != first["scores"]["jf_mean"]
+
+
+def test_a_subset_and_other_seeds_have_numbers_of_their_own(tmp_path):
+    import mlflow
+
+    for name in ("one", "two"):
+        make_video().write(tmp_path / "clips" / name)
+    command = ("evaluate", "baseline:untrained", "folder", "clips", "protocol.input_size=48")
+    whole = hvc_json(*command, cwd=tmp_path)
+    part = hvc_json(*command, "sequences=[two,two]", cwd=tmp_path)
+    seed = hvc_json(*command, "seed=7", "sequences=[two,one]", cwd=tmp_path)
+    assert seed["preset"] == whole["preset"]
+    assert part["preset"].startswith(whole["preset"] + "-subset-")
+    assert (part["sequences"], whole["sequences"]) == (1, 2)
+    results = tmp_path / whole["results"]
+    assert part["results"] == whole["results"]
+    assert json.loads((results / "scores.json").read_text())["sequences"] == 2
+    assert json.loads((results / f"scores{part['preset'][len(whole['preset']) :]}.json").read_text())
+    assert part["run_id"] == whole["run_id"] != seed["run_id"]
+    run = mlflow.MlflowClient(whole["tracking_uri"]).get_run(whole["run_id"])
+    assert run.data.tags["hvc.baseline"] == "baseline:untrained/seed-42"
+    assert run.info.run_name == "baseline:untrained"
+    for report in (whole, part):
+        name = f"eval/folder-clips/{report['preset']}/jf_mean"
+        assert run.data.metrics[name] == pytest.approx(report["scores"]["jf_mean"])
+
+
+def test_a_checkpoint_folder_knows_where_its_run_is_recorded(trained, clip, tmp_path):
+    folder, result = trained
+    command = ("evaluate", result["checkpoint"], "folder", str(clip), "protocol.input_size=48")
+    report = hvc_json(*command, cwd=tmp_path)
+    assert report["tracking_uri"] == f"sqlite:///{folder}/mlflow.db"
+    assert report["run_id"] == result["run_id"]
+    elsewhere = hvc_json(*command, cwd=tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/other.db")
+    assert elsewhere["run_id"] is None
+
+
+def test_a_run_that_is_elsewhere(clip, tmp_path):
+    done = run_hvc("evaluate", "runs:/abc", "folder", str(clip), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "training records into mlflow.db beside its output folder" in done.stderr
+
+
+def test_a_password_in_the_environment_is_shown_nowhere(clip, tmp_path):
+    command = ("evaluate", "baseline:untrained", "folder", str(clip), "protocol.input_size=48", "--json")
+    uri = "http://somebody:hunter2@127.0.0.1:9/mlflow"
+    done = run_hvc(*command, cwd=tmp_path, MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tracking_uri"] == "http://127.0.0.1:9/mlflow"
+    assert "scores not logged" in done.stderr
+    written = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert not [text for text in (done.stdout, done.stderr, *written) if "hunter2" in text]
+    done = run_hvc("evaluate", "runs:/abc", "folder", str(clip), cwd=tmp_path, MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 1
+    assert "hunter2" not in done.stderr
+
+
+def test_a_bad_annotation_is_found_before_anything_is_propagated(tmp_path):
+    make_video().write(tmp_path / "clips" / "good")
+    bad = make_video().write(tmp_path / "clips" / "late")
+    write_mask(bad / "masks" / "00005.png", np.zeros((4, 5), np.uint8))
+    done = run_hvc("evaluate", "baseline:untrained", "folder", "clips", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "sequence late: " in done.stderr
+    assert not list(tmp_path.glob("outputs/eval/folder/*/labels"))
 
 
 def test_a_step_that_was_not_recorded(trained, clip, tmp_path):

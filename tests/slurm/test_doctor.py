@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hvc.slurm.checks import Check, public, run_probes
+from hvc.base.addresses import public
+from hvc.slurm.checks import Check, run_probes
 from hvc.slurm.doctor import diagnose
 from hvc.slurm.machine_checks import check_devices, check_disk, nearest_folder
 from hvc.slurm.package_checks import wrong_packages

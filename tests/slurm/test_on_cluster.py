@@ -15,7 +15,7 @@ from hvc.slurm.submit import SubmitReport, submit
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 HERE = Path(__file__).parent
-STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig")
+STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 

@@ -143,6 +143,40 @@ def test_secrets_are_refused_and_told_where_to_go(key):
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {"environment": ["MY_SECRET=hunter2"]},
+        {"environment": {"MY_SECRET=hunter2": None}},
+        {"environment": {"MY_SECRET": ["hunter2"]}},
+        {"environment": {"PLAIN": ["hunter2"]}},
+        {"environment": {"HTTPS_PROXY": "http://user:hunter2@proxy:3128"}},
+        {"setup": ["module load cuda", "export AWS_SECRET_ACCESS_KEY=hunter2"]},
+        {"setup": ["HF_TOKEN='hunter2' ./login"]},
+        {"setup": "export HF_TOKEN=hunter2"},
+        {"setup": [{"export HF_TOKEN": "hunter2"}]},
+        {"python": "env HF_TOKEN=hunter2 python"},
+        {"srun_args": ["--export=ALL,HF_TOKEN=hunter2"]},
+        {"sbatch": {"export": "ALL,HF_TOKEN=hunter2"}},
+        {"sbatch": ["export=HF_TOKEN=hunter2"]},
+    ],
+)
+def test_a_secret_anywhere_is_refused_and_never_shown(values):
+    with pytest.raises(UsageError, match=next(iter(values))) as caught:
+        ClusterConfig.parse({"name": "c", **values})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_that_is_only_read_may_stay():
+    lines = ["export HF_TOKEN=$(cat ~/.token)", 'export AWS_PROFILE="$USER"', "source venv/bin/activate"]
+    assert ClusterConfig.parse({"name": "c", "setup": lines}).setup == lines
+
+
+def test_numbers_in_the_environment_need_no_quotes():
+    cluster = ClusterConfig.parse({"name": "c", "environment": {"OMP_NUM_THREADS": 1, "SHARE": 0.5}})
+    assert setup_lines(cluster) == ["export OMP_NUM_THREADS=1", "export SHARE=0.5"]
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"gpus_per_node": 4, "tasks_per_node": 8}, "every process needs a GPU"),

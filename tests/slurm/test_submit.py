@@ -1,6 +1,7 @@
 """Submitting, up to the point where Slurm itself takes over."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from hvc.slurm.jobfile import JobFile, read
 from hvc.slurm.stages import STAGES, StagePaths, config_of, find, run_of
 from hvc.slurm.submit import submit
 
-STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig")
+STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
 
 
 class Empty(Config):
@@ -51,6 +52,38 @@ def test_without_slurm_it_says_so_and_leaves_nothing(no_slurm, tmp_path):
     with pytest.raises(HvcError, match="no sbatch here"):
         submit("train", Empty(), ClusterConfig(name="c", folder=str(tmp_path / "jobs")))
     assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize("size", [{"nodes": 2}, {"tasks_per_node": 2}])
+@pytest.mark.parametrize("stage", ["shard", "evaluate"])
+def test_a_stage_of_one_process_is_not_multiplied(no_slurm, stage, size):
+    cluster = ClusterConfig(name="c", **size)
+    with pytest.raises(UsageError, match=r"nodes is . and tasks_per_node .*configs/clusters/cpu\.yaml"):
+        submit(stage, Empty(), cluster, dry_run=True)
+    assert submit("train", Empty(), cluster, dry_run=True).sbatch
+    assert submit(stage, Empty(), ClusterConfig(name="c"), dry_run=True).sbatch
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "unsaid"),
+    [
+        ("invalid partition specified: gpx", "correct the cluster's file", "scontrol ping"),
+        ("Unable to contact slurm controller (connect failure)", "scontrol ping", "the cluster's file"),
+    ],
+)
+def test_what_sbatch_says_is_said_once_with_the_right_advice(
+    tmp_path, monkeypatch, capfd, words, said, unsaid
+):
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f"#!/bin/sh\necho 'sbatch: error: {words}' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(HvcError) as caught:
+        submit("train", Empty(), ClusterConfig(name="c", folder=str(tmp_path / "jobs")))
+    assert words in str(caught.value)
+    assert said in str(caught.value)
+    assert unsaid not in str(caught.value)
+    assert words not in capfd.readouterr().err
 
 
 @pytest.mark.services

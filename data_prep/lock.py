@@ -1,0 +1,59 @@
+"""One writer at a time, by a lock that a killed process cannot leave behind."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hvc.base.errors import HvcError
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def sole_writer(path: Path, output: str) -> Iterator[None]:
+    """Hold the lock file `path`, which is gone afterwards, while this process writes to `output`.
+
+    Raises HvcError at once when another process holds it, or when the file cannot be made.
+    """
+    handle = _take(path, output)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock is given back: nobody else's can be there yet
+        os.close(handle)
+
+
+def _take(path: Path, output: str) -> int:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not passed on to child processes
+        except FileNotFoundError:  # the last holder has just removed the folder
+            continue
+        except OSError as error:
+            raise HvcError(f"cannot write {path}: {error.strerror}; choose another output") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise HvcError(
+                f"output {output}: another run writes here; wait until it ends, or choose another output"
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            _log.warning(
+                "%s: no lock (%s); see to it that only one run writes here", output, error.strerror
+            )
+            return handle
+        if _is_at(handle, path):
+            return handle
+        os.close(handle)  # its last holder removed it between our opening and our locking
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

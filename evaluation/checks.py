@@ -1,0 +1,53 @@
+"""Everything that can be wrong with the files of a video, found before hours are spent on it."""
+
+from collections.abc import Iterable
+
+from hvc.base.errors import HvcError
+from hvc.evaluation.images import picture_size
+from hvc.evaluation.masks import read_mask
+from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.video import check_size, object_ids
+
+_SHOWN = 10
+
+
+def check_sequences(sequences: Iterable[Sequence]) -> None:
+    """Raise HvcError with a line for every sequence that cannot be labelled, or scored where it should be.
+
+    Masks and annotations are decoded; of frames only the header is read.
+    """
+    problems = []
+    for sequence in sequences:
+        try:
+            check_sequence(sequence)
+        except HvcError as error:
+            problems.append(str(error))
+    if problems:
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        raise HvcError("\n".join(problems[:_SHOWN] + more))
+
+
+def check_sequence(sequence: Sequence) -> None:
+    """Raise HvcError that names the sequence and the file when one is damaged or of another size."""
+    start = f"sequence {sequence.name}: "
+    try:
+        _check(sequence)
+    except HvcError as error:
+        raise HvcError(start + str(error).removeprefix(start)) from None
+
+
+def _check(sequence: Sequence) -> None:
+    first = sequence.frames[0]
+    size = picture_size(first)
+    for path in sequence.frames:
+        check_size(picture_size(path), size, path, first)
+    annotations = [path for path in sequence.annotations if path is not None and sequence.annotated]
+    for path in dict.fromkeys([*sequence.masks.values(), *annotations]):
+        height, width = read_mask(path).shape
+        check_size((height, width), size, path, first)
+    object_ids(sequence)
+    if sequence.annotated and len(sequence.frames) < 3:
+        raise HvcError(
+            f"{len(sequence.frames)} annotated frames: the first and the last are not scored, so 3 are "
+            "needed; add frames, or remove annotations to have it labelled only"
+        )
