@@ -5,7 +5,6 @@ BIN    := $(VENV)/bin
 IMAGES ?=
 ROOMS  := base data_prep pretrain evaluation slurm demo
 
-# One process group of tests at a time keeps two cores honest; benchmarks and demo want both.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup demo test lint format bench soak clean
