@@ -17,8 +17,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit("hvc needs Python 3.11 or newer, this is %d.%d; set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)"
-	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q torch
-	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -e '.[dev]'
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -qq torch
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -qq -e '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.ready ## make the virtual environment

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def sole_writer(path: Path, output: str) -> Iterator[None]:
+def sole_writer(path: Path, output: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`, which is gone afterwards, while this process writes to `output`.
 
-    Raises HvcError at once when another process holds it, or when the file cannot be made.
+    Raises HvcError when another process holds it for more than `patience` seconds, or when the file
+    cannot be made.
     """
-    handle = _take(path, output)
+    handle = _take(path, output, time.monotonic() + patience)
     try:
         yield
     finally:
@@ -26,7 +28,7 @@ def sole_writer(path: Path, output: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(path: Path, output: str) -> int:
+def _take(path: Path, output: str, deadline: float) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +41,9 @@ def _take(path: Path, output: str) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
             raise HvcError(
                 f"output {output}: another run writes here; wait until it ends, or choose another output"
             ) from None

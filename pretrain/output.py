@@ -1,13 +1,10 @@
 """The output folder of a run: held by one run at a time, and never mixed between recipes."""
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
 
 from hvc.base.errors import HvcError, UsageError
+from hvc.data_prep.lock import sole_writer
 from hvc.data_prep.manifest import Manifest
 from hvc.pretrain import checkpoint as checkpoints
 from hvc.pretrain.checkpoint import Checkpoint
@@ -15,12 +12,13 @@ from hvc.pretrain.order import steps_per_epoch
 from hvc.pretrain.recipe import TrainConfig
 
 
+LOCK_SECONDS = 10.0
+"""Loader processes of a killed run hold the lock until they notice, a few seconds."""
+
+
 def planned_steps(config: TrainConfig, manifest: Manifest) -> int:
     """Optimiser steps of the whole run."""
     return config.steps or config.epochs * steps_per_epoch(manifest.samples, config.batch_size)
-
-
-LOCK_SECONDS = 10.0
 
 
 @contextmanager
@@ -29,28 +27,11 @@ def hold_folder(config: TrainConfig) -> Iterator[None]:
     folder = config.folder
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
     except OSError as error:
         raise HvcError(f"cannot write to {folder}: {error.strerror}; choose another output=") from None
-    with lock:
-        _take(lock, folder)
+    with sole_writer(folder / ".lock", str(folder), LOCK_SECONDS):
         checkpoints.clear_unfinished(folder / "checkpoints")
         yield
-
-
-def _take(lock: IO[str], folder: Path) -> None:
-    # Loader processes of a killed run hold the lock until they notice, a few seconds.
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise HvcError(
-                    f"{folder}: another run writes here; wait or choose another output="
-                ) from None
-        time.sleep(0.1)
 
 
 def refuse_other_recipe(config: TrainConfig, manifest: Manifest, found: Checkpoint) -> None:
