@@ -11,7 +11,6 @@ from hvc.pretrain.checkpoint import Checkpoint
 from hvc.pretrain.order import steps_per_epoch
 from hvc.pretrain.recipe import TrainConfig
 
-
 LOCK_SECONDS = 10.0
 """Loader processes of a killed run hold the lock until they notice, a few seconds."""
 
