@@ -9,7 +9,7 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.evaluation.resolve import Trunk
 from hvc.evaluation.tracked import connect, shown
-from hvc.pretrain.tracking import experiment_id
+from hvc.pretrain.mlflow_client import experiment_id
 
 if TYPE_CHECKING:
     from hvc.evaluation.evaluate import EvaluateConfig

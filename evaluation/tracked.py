@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.files import read_json
-from hvc.pretrain import tracking
+from hvc.pretrain import mlflow_client
 
 RUN_NOTE = "run.json"
 """Training's note of its run and tracking URI, in the run's folder."""
@@ -28,13 +28,13 @@ def tracking_uri(given: str | None, checkpoint: str) -> str:
         recorded = note.get("tracking_uri")
         if isinstance(recorded, str) and recorded:
             return recorded
-    return tracking.default_uri(Path("outputs"))
+    return mlflow_client.default_uri(Path("outputs"))
 
 
 def connect(uri: str) -> Any:
     """An MlflowClient; HvcError, without the URI's password, when the server does not answer."""
     try:
-        return tracking.connect(uri)
+        return mlflow_client.connect(uri)
     except HvcError as error:
         raise HvcError(shown(error, uri)) from None
 

@@ -7,7 +7,6 @@ slow or dead server costs no training step. Rank 0 only.
 import getpass
 import json
 import logging
-import os
 import queue
 import threading
 import time
@@ -25,6 +24,8 @@ from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance
 from hvc.data_prep.manifest import Manifest
 from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
+from hvc.pretrain.journal import Journal
+from hvc.pretrain.mlflow_client import connect, default_uri, experiment_id, first_line
 from hvc.pretrain.recipe import TrainConfig
 
 NEWEST_ALIAS = "newest"
@@ -35,71 +36,7 @@ NOTE = "run.json"
 RECORDS = "checkpoints"
 """Artifact folder of a run that holds one small JSON record per checkpoint."""
 _STATUS = {Outcome.DONE: "FINISHED", Outcome.STOPPED: "SCHEDULED"}
-_CLIENT_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default waits minutes for a dead server
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our results
-}
 _log = logging.getLogger(__name__)
-
-
-def default_uri(folder: Path) -> str:
-    """MLFLOW_TRACKING_URI, else SQLite in `folder`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute()}/mlflow.db"
-
-
-def connect(uri: str) -> Any:
-    """An MlflowClient that gives up soon; HvcError when the server or database does not answer."""
-    for key, value in _CLIENT_DEFAULTS.items():
-        os.environ.setdefault(key, value)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    try:
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        client = mlflow.MlflowClient(uri)
-        client.search_experiments(max_results=1)
-    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
-        raise HvcError(
-            f"MLflow at {public(uri)} does not answer: {_first_line(error).replace(uri, public(uri))}\n"
-            "Start the server, correct tracking.uri (or MLFLOW_TRACKING_URI), or leave both out to "
-            "record into a local mlflow.db."
-        ) from None
-    return client
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-
-
-class Journal:
-    """`metrics.jsonl`: one line per record, the truth about a run's metrics."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def rewind(self, step: int) -> None:
-        """Drop records after `step`: they are about to be made again."""
-        kept = [record for record in self.records() if record["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        temporary.replace(self.path)
-
-    def append(self, step: int, values: dict[str, float]) -> None:
-        """Add one record."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
-
-    def records(self) -> list[dict[str, float]]:
-        """All whole records (a killed run may leave half a last line)."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().split("\n")
-        return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 class Tracker:
@@ -121,7 +58,7 @@ class Tracker:
         except Exception as error:  # noqa: BLE001 - see connect
             raise HvcError(
                 f"cannot open a run in experiment {config.tracking.experiment!r} at {public(self.uri)}: "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from None
         self._queue: queue.Queue[tuple[str, Callable[[], object]] | None] = queue.Queue()
         self._lost: Counter[str] = Counter()
@@ -190,7 +127,7 @@ class Tracker:
                 send()
             except Exception as error:  # noqa: BLE001 - see connect
                 if not self._lost:
-                    _log.warning("MLflow is away (%s); training goes on", _first_line(error))
+                    _log.warning("MLflow is away (%s); training goes on", first_line(error))
                 self._lost[what] += 1
 
     def _send_metrics(self, step: int, values: dict[str, float], now: int) -> None:
@@ -213,7 +150,7 @@ class Tracker:
         try:
             run = self._client.get_run(known["run_id"])
         except Exception as error:  # noqa: BLE001 - see connect
-            _log.warning("run %s is gone (%s): a new run begins", known["run_id"], _first_line(error))
+            _log.warning("run %s is gone (%s): a new run begins", known["run_id"], first_line(error))
             return None
         return str(run.info.run_id)
 
@@ -292,18 +229,6 @@ def settle(config: TrainConfig, manifest: Manifest, provenance: Provenance, foun
     if config.tracking.upload_encoder:
         tracker.encoder(found.encoder)
     tracker.finish(Outcome.DONE)
-
-
-def experiment_id(client: Any, name: str, uri: str) -> str:
-    """The id of an experiment, made if it is not there yet."""
-    known = client.get_experiment_by_name(name)
-    if known is not None:
-        return str(known.experiment_id)
-    location = None
-    if uri.startswith("sqlite:///"):  # else artifacts would land in the current folder
-        location = str(Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts")
-    kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its training views
-    return str(client.create_experiment(name, artifact_location=location, tags=kind))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

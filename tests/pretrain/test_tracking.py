@@ -7,8 +7,8 @@ import pytest
 from running import hvc_json, start_hvc, write_recipe
 
 from hvc.base.errors import UsageError
+from hvc.pretrain.journal import Journal
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.tracking import Journal
 
 pytestmark = [pytest.mark.slow]
 

@@ -1,0 +1,61 @@
+"""How this project speaks with MLflow: its address, a client that gives up soon, an experiment."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from hvc.base.addresses import public
+from hvc.base.errors import HvcError
+
+_CLIENT_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default waits minutes for a dead server
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our results
+}
+
+
+def default_uri(folder: Path) -> str:
+    """MLFLOW_TRACKING_URI, else SQLite in `folder`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute()}/mlflow.db"
+
+
+def connect(uri: str) -> Any:
+    """An MlflowClient that gives up soon; HvcError when the server or database does not answer."""
+    for key, value in _CLIENT_DEFAULTS.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    try:
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        client = mlflow.MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
+        raise HvcError(
+            f"MLflow at {public(uri)} does not answer: {first_line(error).replace(uri, public(uri))}\n"
+            "Start the server, correct tracking.uri (or MLFLOW_TRACKING_URI), or leave both out to "
+            "record into a local mlflow.db."
+        ) from None
+    return client
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one short line."""
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def experiment_id(client: Any, name: str, uri: str) -> str:
+    """The id of an experiment, made if it is not there yet."""
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        return str(known.experiment_id)
+    location = None
+    if uri.startswith("sqlite:///"):  # else artifacts would land in the current folder
+        location = str(Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts")
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its training views
+    return str(client.create_experiment(name, artifact_location=location, tags=kind))
