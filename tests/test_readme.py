@@ -15,7 +15,7 @@ from hvc.demo.photos import collect_photos
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def tested_commands() -> list[str]:
+def documented_commands() -> list[str]:
     text = (ROOT / "README.md").read_text()
     (block,) = re.findall(r"<!-- tested -->\n```sh\n(.*?)```", text, re.DOTALL)
     return [line for line in block.splitlines() if line and not line.startswith(("#", ". "))]
@@ -30,7 +30,7 @@ def test_the_tour(tmp_path):
     env = clean_env()
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     words = {}
-    for command in tested_commands():
+    for command in documented_commands():
         done = subprocess.run(
             command, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
