@@ -19,6 +19,7 @@ import typer
 
 from hvc.base.errors import EXIT_FAILED, HvcError, UsageError
 from hvc.base.stage import Provenance, Result, StopFlag
+from hvc.data_prep.source_names import Source
 
 if TYPE_CHECKING:
     from hvc.base.config import Config
@@ -45,13 +46,6 @@ app.add_typer(
 )
 
 
-class Source(StrEnum):
-    """What the input of `hvc shard` is."""
-
-    FOLDER = "folder"
-    IMAGENET = "imagenet"
-
-
 class Benchmark(StrEnum):
     """What `hvc evaluate` can score on."""
 
@@ -68,11 +62,34 @@ TrackingUri = Annotated[
 Cluster = Annotated[Path, typer.Option("--cluster", help="Cluster profile (YAML), see configs/clusters.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the sbatch text; submit nothing.")]
 
-ShardInput = Annotated[str, typer.Argument(metavar="INPUT", help="Folder with the images.")]
-ShardOutput = Annotated[str, typer.Argument(metavar="OUTPUT", help="A folder or s3://bucket/prefix.")]
+Places = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT... OUTPUT",
+        help="What to shard: a folder, a .zip or .tar, a video file, or one of these at s3://; "
+        "SOURCE:INPUT gives one a layout of its own. Last comes the output: a folder or "
+        "s3://bucket/prefix.",
+    ),
+]
+Layout = Annotated[
+    Source, typer.Argument(metavar="SOURCE", help=f"Layout of the inputs: {', '.join(Source)}.")
+]
+DatasetName = Annotated[str | None, typer.Option("--name", help="Dataset name  [default: from INPUT]")]
 TargetMb = Annotated[float, typer.Option(help="Size of a shard in MB.")]
-Order = Annotated[str, typer.Option(help="`shuffled` (by the seed) or `input` (sorted paths).")]
+MinShards = Annotated[int, typer.Option(help="At least so many shards.")]
+Order = Annotated[
+    str, typer.Option(help="`shuffled` (by the seed; videos as a whole) or `input` (sorted paths).")
+]
 Seed = Annotated[int, typer.Option(help="Decides the order.")]
+Check = Annotated[
+    str, typer.Option(help="How images are checked: `none`, `header` or `full` (everything decoded).")
+]
+MaxSide = Annotated[int | None, typer.Option(help="Make images with a longer side smaller, as JPEGs.")]
+Quality = Annotated[int | None, typer.Option(help="JPEG quality; without --max-side all are encoded anew.")]
+With = Annotated[str, typer.Option("--with", help="What travels along, e.g. `labels,captions,masks`.")]
+Dedupe = Annotated[bool, typer.Option("--dedupe", help="Leave out files that are the same to the byte.")]
+Fps = Annotated[float | None, typer.Option(help="Video files: frames per second to take.")]
+Stride = Annotated[int | None, typer.Option(help="Video files: or every so manyth frame.")]
 Workers = Annotated[int, typer.Option(help="Processes; 0: one per core.")]
 MaxBad = Annotated[
     str, typer.Option(help="Bad images tolerated: a count (`10`) or a share (`0.01`); more fail the run.")
@@ -91,47 +108,127 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="The benchmark's folde
 
 @app.command()
 def shard(
-    source: Annotated[Source, typer.Argument(help="Layout of the input.")],
-    input: ShardInput,  # noqa: A002 - the name users see
-    output: ShardOutput,
-    name: Annotated[str | None, typer.Option(help="Dataset name  [default: last part of INPUT]")] = None,
+    source: Layout,
+    places: Places,
+    name: DatasetName = None,
     target_mb: TargetMb = 100.0,
+    min_shards: MinShards = 1,
     order: Order = "shuffled",
     seed: Seed = 0,
-    workers: Workers = 0,
+    check: Check = "full",
+    max_side: MaxSide = None,
+    quality: Quality = None,
+    extras: With = "",
+    dedupe: Dedupe = False,
+    fps: Fps = None,
+    stride: Stride = None,
     max_bad: MaxBad = "0.01",
+    workers: Workers = 0,
+    parts: Annotated[int, typer.Option(help="Runs that share the work, each with its --part.")] = 1,
+    part: Annotated[
+        int | None,
+        typer.Option(help="Make this part (from 0) only; the command without it finishes the dataset."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Shard images into WebDataset tars with a manifest.
 
-    Every image is decoded once; bad ones are listed in rejects.jsonl. Killed at any moment, the same
-    command goes on and ends with the same bytes; the manifest comes last, so there is never half a
-    dataset. S3 credentials come from boto3's ordinary chain, other servers by AWS_ENDPOINT_URL_S3.
+    Bad images are listed in rejects.jsonl. Killed at any moment, the same command goes on and ends with
+    the same bytes; the manifest comes last, so there is never half a dataset. S3 credentials come from
+    boto3's ordinary chain, other servers by AWS_ENDPOINT_URL_S3.
     """
-    config = _shard_config(source, input, output, name, target_mb, order, seed, workers, max_bad)
-    _finish(_run_stage("shard", config), as_json)
+    config = _shard_config(
+        source,
+        places,
+        extras,
+        max_bad,
+        name=name,
+        target_mb=target_mb,
+        min_shards=min_shards,
+        order=order,
+        seed=seed,
+        check=check,
+        max_side=max_side,
+        quality=quality,
+        dedupe=dedupe,
+        fps=fps,
+        stride=stride,
+        workers=workers,
+        parts=parts,
+        part=part,
+    )
+    result = _run_stage("shard", config)
+    if as_json or "digest" not in result.report:
+        _finish(result, as_json)
+    from hvc.data_prep.summary import lines
+
+    typer.echo("\n".join(lines(result.report)))
+    raise typer.Exit(result.exit_code)
 
 
-@app.command(short_help="Check a sharded dataset against its manifest.")
+@app.command(short_help="Check a sharded dataset against its manifest, and repair it.")
 def verify(
     dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[INPUT]...", help="With --repair: what the dataset was made from."),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remake what is damaged or missing, remove what is surplus.")
+    ] = False,
+    stock: Annotated[
+        bool, typer.Option("--stock", help="Read every shard by stock webdataset, too.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Shards checked at once.")] = 4,
     as_json: AsJson = False,
 ) -> None:
-    """Check a sharded dataset against its manifest: missing, truncated, altered, surplus files."""
-    from hvc.data_prep.verify import verify as check
+    """Check a sharded dataset against its manifest: missing, truncated, altered, surplus files.
 
-    report = check(dataset, workers)
-    values = {
-        "dataset": dataset,
-        "ok": report.ok,
-        "shards": report.shards,
-        "samples": report.samples,
-        "bytes": report.bytes,
-        "problems": report.problems,
-    }
+    `--repair INPUT...` makes exactly the damaged files again, from the inputs of `hvc shard` in the same
+    order; a file is replaced only by one with the hash that the manifest has.
+    """
+    from hvc.data_prep.repair import report_of
+
+    if bool(inputs) != repair:
+        raise UsageError("give --repair and the inputs that the dataset was made from together")
+    values = report_of(dataset, inputs or [], workers, stock=stock)
     _show(values, as_json)
-    raise typer.Exit(0 if report.ok else EXIT_FAILED)
+    raise typer.Exit(0 if values["ok"] else EXIT_FAILED)
+
+
+@app.command(short_help="What is in a sharded dataset.")
+def inspect(
+    dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet of samples to this .png or .jpg.")
+    ] = None,
+    video: Annotated[str | None, typer.Option(help="Where the frames of this video lie.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Look at every sample, not at some.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is in a sharded dataset: counts, sizes, formats, videos, and what was rejected.
+
+    Images are judged by samples spread evenly over the dataset, read one by one; also on S3.
+    """
+    from hvc.data_prep.overview import overview
+    from hvc.data_prep.overview_text import frame_lines, overview_lines
+    from hvc.data_prep.video_frames import video_frames
+
+    if video is not None:
+        frames = video_frames(dataset, video)
+        values, lines = {"video": video, "frames": [vars(one) for one in frames]}, frame_lines(frames)
+    else:
+        seen = overview(dataset, every)
+        values, lines = seen.values(), overview_lines(seen)
+    if as_json:
+        _show(values, as_json)
+    else:
+        typer.echo("\n".join(lines))
+    if picture is not None:
+        from hvc.data_prep.contact_sheet import contact_sheet
+
+        count = contact_sheet(dataset, picture)
+        typer.echo(f"{picture}: {count} samples", err=as_json)
 
 
 @app.command(short_help="Pretrain HVC on a sharded dataset, or go on.")
@@ -182,22 +279,60 @@ def evaluate(
 
 @submit_app.command("shard")
 def submit_shard(
-    source: Annotated[Source, typer.Argument(help="Layout of the input.")],
-    input: ShardInput,  # noqa: A002
-    output: ShardOutput,
+    source: Layout,
+    places: Places,
     cluster: Cluster,
-    name: Annotated[str | None, typer.Option(help="Dataset name.")] = None,
+    name: DatasetName = None,
     target_mb: TargetMb = 100.0,
+    min_shards: MinShards = 1,
     order: Order = "shuffled",
     seed: Seed = 0,
-    workers: Workers = 0,
+    check: Check = "full",
+    max_side: MaxSide = None,
+    quality: Quality = None,
+    extras: With = "",
+    dedupe: Dedupe = False,
+    fps: Fps = None,
+    stride: Stride = None,
     max_bad: MaxBad = "0.01",
+    workers: Workers = 0,
+    parts: Annotated[
+        int, typer.Option(help="Tasks of a job array that share the work; a last job joins it.", min=1)
+    ] = 1,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit `hvc shard` to a cluster."""
-    config = _shard_config(source, input, output, name, target_mb, order, seed, workers, max_bad)
-    _submit("shard", config, cluster, dry_run, as_json)
+    """Submit `hvc shard` to a cluster, as one job or as an array of parts and a job that joins them."""
+    config = _shard_config(
+        source,
+        places,
+        extras,
+        max_bad,
+        name=name,
+        target_mb=target_mb,
+        min_shards=min_shards,
+        order=order,
+        seed=seed,
+        check=check,
+        max_side=max_side,
+        quality=quality,
+        dedupe=dedupe,
+        fps=fps,
+        stride=stride,
+        workers=workers,
+        parts=parts,
+    )
+    if parts == 1:
+        _submit("shard", config, cluster, dry_run, as_json)
+        return
+    from hvc.slurm.cluster import ClusterConfig
+    from hvc.slurm.parts import submit_parts
+
+    report = submit_parts("shard", config, parts, ClusterConfig.load(cluster), dry_run=dry_run)
+    if dry_run and not as_json:
+        typer.echo(f"{report.sbatch}\n\n{report.join_sbatch}")
+    else:
+        _show(vars(report), as_json)
 
 
 @submit_app.command("train")
@@ -272,31 +407,37 @@ def doctor(
     raise typer.Exit(EXIT_FAILED if any(check.status == "fail" for check in checks) else 0)
 
 
-def _shard_config(
-    source: Source,
-    folder: str,
-    output: str,
-    name: str | None,
-    target_mb: float,
-    order: str,
-    seed: int,
-    workers: int,
-    max_bad: str,
-) -> "Config":
-    from hvc.data_prep.shard import ShardConfig
+def _shard_config(source: Source, places: list[str], extras: str, max_bad: str, **values: Any) -> "Config":
+    from hvc.data_prep.shard_config import ShardConfig
 
-    values = {
-        "source": str(source),
-        "input": _local_folder("INPUT", folder),
-        "output": output,
-        "name": name,
-        "target_mb": target_mb,
-        "order": order,
-        "seed": seed,
-        "workers": workers,
+    if len(places) < 2:
+        raise UsageError(
+            f"only {places[0]!r} after the source: give one input or more and then the output, e.g. "
+            "`hvc shard folder photos dataset`"
+        )
+    *inputs, output = places
+    config = {
+        "inputs": [_shard_input(source, text) for text in inputs],
+        "output": _absolute(output),
+        "extras": [word.strip() for word in extras.split(",") if word.strip()],
         "max_bad": _number(max_bad),
+        **values,
     }
-    return ShardConfig.parse(values, where="hvc shard")
+    return ShardConfig.parse(config, where="hvc shard")
+
+
+def _shard_input(source: Source, text: str) -> dict[str, str]:
+    prefix, colon, rest = text.partition(":")
+    own = bool(colon) and prefix in set(Source)
+    address = rest if own else text
+    if not address.strip():
+        raise UsageError(f"INPUT {text!r} is empty; give a folder, an archive or a video file")
+    return {"source": prefix if own else str(source), "address": _absolute(address)}
+
+
+def _absolute(address: str) -> str:
+    # A path would make `s3:/bucket` of an address, and the current folder of an empty text.
+    return address if "://" in address or not address.strip() else str(Path(address).absolute())
 
 
 def _evaluate_config(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from hvc.base.store import AlreadyExistsError, MissingError, StorageError, safe_name
+from hvc.base.store import AlreadyExistsError, MissingError, StorageError, Stored, safe_name
 
 _CHUNK = 1 << 20
 
@@ -18,6 +18,7 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self.address = str(self._folder)
+        self.retries = 0
 
     def where(self, name: str) -> str:
         return str(self._path(name))
@@ -40,9 +41,12 @@ class FolderStore:
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         try:
             with self._path(name).open("rb") as file:
-                return os.pread(file.fileno(), length, offset)
+                data = os.pread(file.fileno(), length, offset)
         except OSError as error:
             raise _os_error("read", self.where(name), error) from None
+        if len(data) != length:
+            raise StorageError(f"cannot read {self.where(name)}: it ends before byte {offset + length}")
+        return data
 
     def fetch(self, name: str, target: BinaryIO) -> None:
         try:
@@ -70,7 +74,7 @@ class FolderStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def upload(self, name: str, path: Path) -> None:
+    def upload(self, name: str, path: Path, sha256: str | None = None) -> None:  # noqa: ARG002 (nowhere to note it)
         target = self._path(name)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,19 +96,45 @@ class FolderStore:
         except OSError as error:
             raise _os_error("write", self.where(name), error) from None
 
+    def stored(self, name: str) -> Stored:
+        return Stored(self.size(name), None)
+
     def names(self, prefix: str = "") -> Iterator[str]:
-        if not self._folder.is_dir():
-            return
-        for path in sorted(self._folder.rglob("*")):
-            name = path.relative_to(self._folder).as_posix()
-            if path.is_file() and name.startswith(prefix):
-                yield name
+        return (name for name, _ in self._walk("", prefix))
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        for name, entry in self._walk("", prefix):
+            try:
+                yield name, entry.stat().st_size
+            except OSError as error:
+                raise _os_error("read", self.where(name), error) from None
+
+    def abort_uploads(self, prefix: str = "") -> int:  # noqa: ARG002 (killed writers leave none)
+        return 0
 
     def delete(self, name: str) -> None:
         try:
             self._path(name).unlink(missing_ok=True)
         except OSError as error:
             raise _os_error("delete", self.where(name), error) from None
+
+    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Files in the order of their names; `folder` is "" or ends with `/`."""
+        try:
+            with os.scandir(self._folder / folder) as found:
+                entries = {f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name: e for e in found}
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _os_error("list", self.where(folder or "."), error) from None
+        for short in sorted(entries):
+            name = folder + short
+            if not name.startswith(prefix) and not (short.endswith("/") and prefix.startswith(name)):
+                continue
+            if short.endswith("/"):
+                yield from self._walk(name, prefix)
+            elif entries[short].is_file():
+                yield name, entries[short]
 
     def _path(self, name: str) -> Path:
         return self._folder / safe_name(name)

@@ -1,22 +1,45 @@
-"""A prefix in an S3 bucket, as a store of objects; boto3 is imported when it is first needed."""
+"""A prefix in an S3 bucket, as a store of objects; boto3 is imported when it is first needed.
 
+Every request is tried again while its failure may pass, see `retry`.
+"""
+
+import logging
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from hvc.base.errors import HvcError, UsageError
-from hvc.base.store import AlreadyExistsError, MissingError, StorageError, safe_name
+from hvc.base.errors import UsageError
+from hvc.base.retry import Retrier
+from hvc.base.s3_client import Connection, connect, endpoint, get_range, s3_client, seconds_from
+from hvc.base.s3_create import Creation
+from hvc.base.s3_errors import explained, judge
+from hvc.base.s3_upload import Upload, abort_uploads
+from hvc.base.store import AlreadyExistsError, MissingError, StorageError, Stored, safe_name
 
 if TYPE_CHECKING:
-    from botocore.exceptions import ClientError as ClientErrorType
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
-_MULTIPART_BYTES = 64 << 20
+__all__ = ["S3Store", "s3_client"]
+
+T = TypeVar("T")
+
+_PATIENCE, _FIRST_PATIENCE = 120.0, 5.0
+_FETCH_BYTES, _FETCH_THREADS = 16 << 20, 4
+
+_log = logging.getLogger(__name__)
 
 
 class S3Store:
-    """A prefix in an S3 bucket (AWS, Ceph RGW, MinIO-like)."""
+    """A prefix in an S3 bucket (AWS, Ceph RGW, MinIO-like); threads may share it, forks too.
+
+    Outages are waited for up to HVC_S3_PATIENCE seconds (120) per request, but only a few seconds
+    before the server has answered for the first time.
+    """
 
     def __init__(self, address: str) -> None:
         bucket, _, prefix = address.removeprefix("s3://").partition("/")
@@ -25,8 +48,13 @@ class S3Store:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.address = f"s3://{bucket}/{self._prefix}".rstrip("/")
-        self._client: S3Client | None = None
-        self._client_pid = 0
+        self._retrier = Retrier(seconds_from("HVC_S3_PATIENCE", _PATIENCE), _FIRST_PATIENCE, endpoint())
+        self._connection: Connection | None = None
+        self._pid = 0
+
+    @property
+    def retries(self) -> int:
+        return self._retrier.retries
 
     def where(self, name: str) -> str:
         return f"s3://{self._bucket}/{self._key(name)}"
@@ -39,152 +67,128 @@ class S3Store:
         return True
 
     def size(self, name: str) -> int:
-        with _S3Errors("read", self.where(name)):
-            return self._s3().head_object(Bucket=self._bucket, Key=self._key(name))["ContentLength"]
+        return self.stored(name).size
+
+    def stored(self, name: str) -> Stored:
+        key, where = self._key(name), self.where(name)
+        answer = self._try("read", where, lambda: self._client().head_object(Bucket=self._bucket, Key=key))
+        return Stored(answer["ContentLength"], answer.get("Metadata", {}).get("sha256"))
 
     def read(self, name: str) -> bytes:
-        with _S3Errors("read", self.where(name)):
-            answer = self._s3().get_object(Bucket=self._bucket, Key=self._key(name))
-            return answer["Body"].read()
+        key, where = self._key(name), self.where(name)
+        return self._try(
+            "read", where, lambda: self._client().get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        )
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        if length == 0:
-            return b""
-        with _S3Errors("read", self.where(name)):
-            answer = self._s3().get_object(
-                Bucket=self._bucket, Key=self._key(name), Range=f"bytes={offset}-{offset + length - 1}"
-            )
-            return answer["Body"].read()
+        return self._range(name, offset, length) if length else b""
 
     def fetch(self, name: str, target: BinaryIO) -> None:
-        with _S3Errors("read", self.where(name)):
-            self._s3().download_fileobj(self._bucket, self._key(name), target)
+        size, etag = self._version(name)
+        places = [(at, min(_FETCH_BYTES, size - at)) for at in range(0, size, _FETCH_BYTES)]
+        waiting: deque[Future[bytes]] = deque()
+        with ThreadPoolExecutor(_FETCH_THREADS) as pool:
+            try:
+                for place in places:
+                    waiting.append(pool.submit(self._range, name, *place, etag))
+                    if len(waiting) == _FETCH_THREADS:
+                        target.write(waiting.popleft().result())
+                while waiting:
+                    target.write(waiting.popleft().result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def write(self, name: str, data: bytes) -> None:
-        with _S3Errors("write", self.where(name)):
-            self._s3().put_object(Bucket=self._bucket, Key=self._key(name), Body=data)
+        key, where = self._key(name), self.where(name)
+        self._try(
+            "write", where, lambda: self._client().put_object(Bucket=self._bucket, Key=key, Body=data)
+        )
 
     def create(self, name: str, data: bytes) -> None:
-        from botocore.exceptions import ClientError
+        where = self.where(name)
+        creation = Creation(self._client(), self._bucket, self._key(name), data)
+        if not self._try("write", where, creation.attempt):
+            raise AlreadyExistsError(f"{where} is already there")
 
-        with _S3Errors("write", self.where(name)):
-            try:
-                self._s3().put_object(Bucket=self._bucket, Key=self._key(name), Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-                if status in (409, 412):
-                    raise AlreadyExistsError(f"{self.where(name)} is already there") from None
-                if status != 501:
-                    raise
-                # A server without conditional writes: look first. Two writers at the same instant
-                # would both pass; shards carry content hashes, so the loser is found by `verify`.
-                if self.exists(name):
-                    raise AlreadyExistsError(f"{self.where(name)} is already there") from None
-                self._s3().put_object(Bucket=self._bucket, Key=self._key(name), Body=data)
-
-    def upload(self, name: str, path: Path) -> None:
-        from boto3.s3.transfer import TransferConfig
-
-        size = path.stat().st_size
-        config = TransferConfig(multipart_threshold=_MULTIPART_BYTES, multipart_chunksize=_MULTIPART_BYTES)
-        with _S3Errors("write", self.where(name)):
-            self._s3().upload_file(str(path), self._bucket, self._key(name), Config=config)
-        stored = self.size(name)
-        if stored != size:
+    def upload(self, name: str, path: Path, sha256: str | None = None) -> None:
+        where, size = self.where(name), path.stat().st_size
+        attempt = partial(self._try, "write", where)
+        metadata = {"sha256": sha256} if sha256 else {}
+        Upload(self._client(), self._bucket, self._key(name), metadata, attempt).send(path)
+        stored = self.stored(name)
+        if stored != Stored(size, sha256):
             raise StorageError(
-                f"{self.where(name)}: {stored} bytes arrived of {size}; run the same command again"
+                f"{where}: {stored} is there, not the {size} bytes (sha256 {sha256}) that were sent; "
+                "does somebody else write there? Run the same command again"
             )
         path.unlink()
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        with _S3Errors("list", f"s3://{self._bucket}/{self._prefix}{prefix}"):
-            pages = self._s3().get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for item in page.get("Contents", []):
-                    yield item["Key"].removeprefix(self._prefix)
+        return (name for name, _ in self.entries(prefix))
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        start, token = self._prefix + prefix, ""
+        where = f"s3://{self._bucket}/{start}"
+        while True:
+            page = self._try("list", where, partial(self._page, start, token))
+            for item in page.get("Contents", []):
+                yield item["Key"].removeprefix(self._prefix), item["Size"]
+            token = page.get("NextContinuationToken", "")
+            if not token:
+                return
+
+    def abort_uploads(self, prefix: str = "") -> int:
+        where = f"s3://{self._bucket}/{self._prefix}{prefix}"
+        attempt = partial(self._try, "list unfinished uploads of", where)
+        try:
+            return abort_uploads(self._client(), self._bucket, self._prefix + prefix, attempt)
+        except StorageError as error:
+            _log.warning("%s; if the store's bill shows any, remove them by a lifecycle rule", error)
+            return 0
 
     def delete(self, name: str) -> None:
-        with _S3Errors("delete", self.where(name)):
-            self._s3().delete_object(Bucket=self._bucket, Key=self._key(name))
+        key, where = self._key(name), self.where(name)
+        self._try("delete", where, lambda: self._client().delete_object(Bucket=self._bucket, Key=key))
 
     def _key(self, name: str) -> str:
         return self._prefix + safe_name(name)
 
-    def _s3(self) -> "S3Client":
-        if self._client is None or self._client_pid != os.getpid():  # a client does not survive fork
-            self._client, self._client_pid = s3_client(), os.getpid()
-        return self._client
+    def _page(self, start: str, token: str) -> "ListObjectsV2OutputTypeDef":
+        if not token:
+            return self._client().list_objects_v2(Bucket=self._bucket, Prefix=start)
+        return self._client().list_objects_v2(Bucket=self._bucket, Prefix=start, ContinuationToken=token)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_client": None}
+    def _version(self, name: str) -> tuple[int, str]:
+        key, where = self._key(name), self.where(name)
+        answer = self._try("read", where, lambda: self._client().head_object(Bucket=self._bucket, Key=key))
+        return answer["ContentLength"], answer["ETag"]
 
+    def _range(self, name: str, offset: int, length: int, etag: str = "") -> bytes:
+        """Exactly the bytes asked for; with an ETag only from that version of the object."""
+        key, where = self._key(name), self.where(name)
+        data = self._try(
+            "read", where, lambda: get_range(self._connect(), self._bucket, key, offset, length, etag)
+        )
+        if len(data) != length:
+            raise StorageError(f"cannot read {where}: it ends before byte {offset + length}")
+        return data
 
-def s3_client() -> "S3Client":
-    """A boto3 client with bounded waiting; checksum trailers only where a server demands them."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        config=Config(
-            connect_timeout=10,
-            read_timeout=60,
-            retries={"total_max_attempts": 5, "mode": "standard"},
-            s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL_S3") else "auto"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
-class _S3Errors:
-    """Turns boto3's exceptions into ours, with the object's name and the next step."""
-
-    def __init__(self, verb: str, where: str) -> None:
-        self._verb, self._where = verb, where
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if error is None or isinstance(error, HvcError):
-            return
-        from boto3.exceptions import S3UploadFailedError
+    def _try(self, verb: str, where: str, request: Callable[[], T], /, patience: float | None = None) -> T:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, ClientError):
-            error = error.__context__
-        if isinstance(error, ClientError):
-            raise self._client_error(error) from None
-        if isinstance(error, BotoCoreError | S3UploadFailedError):
-            raise StorageError(f"cannot {self._verb} {self._where}: {self._advice(error)}") from None
+        try:
+            return self._retrier.call(f"{verb} {where}", request, judge, patience)
+        except (BotoCoreError, ClientError) as error:
+            raise explained(verb, where, error) from None
 
-    def _client_error(self, error: "ClientErrorType") -> StorageError:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        start = f"cannot {self._verb} {self._where}:"
-        if code == "NoSuchBucket":
-            return MissingError(f"{start} there is no such bucket; create it, or correct the address")
-        if code in ("NoSuchKey", "404") or status == 404:
-            return MissingError(f"{start} there is no such object")
-        if status == 403:
-            return StorageError(
-                f"{start} access denied ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
-                "(or AWS_PROFILE) and the bucket's policy"
-            )
-        return StorageError(f"{start} the server answered {status} {code}: {error}")
+    def _client(self) -> "S3Client":
+        return self._connect().client
 
-    @staticmethod
-    def _advice(error: Exception) -> str:
-        from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoRegionError
+    def _connect(self) -> Connection:
+        if self._connection is None or self._pid != os.getpid():  # connections don't survive a fork
+            self._connection, self._pid = connect(), os.getpid()
+        return self._connection
 
-        if isinstance(error, NoCredentialsError):
-            return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        if isinstance(error, EndpointConnectionError):
-            return f"{error} Is the server up, and AWS_ENDPOINT_URL_S3 right?"
-        if isinstance(error, NoRegionError):
-            return "no region; set AWS_DEFAULT_REGION"
-        return str(error)
-
-
-if TYPE_CHECKING:
-    from botocore.exceptions import ClientError as ClientErrorType
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_connection": None}

@@ -10,7 +10,7 @@ from pathlib import Path
 from hvc.base.errors import UsageError
 from hvc.base.folder_store import FolderStore
 from hvc.base.s3_store import S3Store, s3_client
-from hvc.base.store import AlreadyExistsError, MissingError, StorageError, Store, safe_name
+from hvc.base.store import AlreadyExistsError, MissingError, StorageError, Store, Stored, safe_name
 
 __all__ = [
     "AlreadyExistsError",
@@ -19,6 +19,7 @@ __all__ = [
     "S3Store",
     "StorageError",
     "Store",
+    "Stored",
     "open_store",
     "s3_client",
     "safe_name",

@@ -4,6 +4,7 @@ Every write is atomic (a reader sees the whole object or none) and every error n
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -22,10 +23,25 @@ class MissingError(StorageError):
     """The object, folder or bucket is not there."""
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What a store knows of an object without reading it."""
+
+    size: int
+    """Bytes."""
+    sha256: str | None
+    """Hex digest that the uploader noted; None where nothing was noted."""
+
+
 class Store(Protocol):
     """One folder of objects; names are relative, with `/`."""
 
     address: str
+
+    @property
+    def retries(self) -> int:
+        """Attempts that this process had to repeat so far."""
+        ...
 
     def where(self, name: str) -> str:
         """Full address of an object, for messages and records."""
@@ -44,7 +60,7 @@ class Store(Protocol):
         ...
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` (fewer only at the end of the object)."""
+        """Exactly `length` bytes from `offset`; StorageError if the object ends before."""
         ...
 
     def fetch(self, name: str, target: BinaryIO) -> None:
@@ -59,12 +75,31 @@ class Store(Protocol):
         """Write the object if it is not there yet; else raise AlreadyExistsError."""
         ...
 
-    def upload(self, name: str, path: Path) -> None:
-        """Move a finished local file to the object (the local file is gone afterwards)."""
+    def upload(self, name: str, path: Path, sha256: str | None = None) -> None:
+        """Move a finished local file to the object (the local file is gone afterwards).
+
+        `sha256` (hex, of the file) is noted with the object where the store can note it.
+        """
+        ...
+
+    def stored(self, name: str) -> Stored:
+        """Size and noted digest; MissingError when the object is not there."""
         ...
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Names of all objects below the prefix, sorted."""
+        ...
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Name and size in bytes of all objects below the prefix, sorted by name."""
+        ...
+
+    def abort_uploads(self, prefix: str = "") -> int:
+        """Remove the unfinished uploads that killed writers left below the prefix; gives their number.
+
+        Those of a writer that is still at work go too: only for who holds the place alone. A store
+        that cannot tell is no error, but a warning.
+        """
         ...
 
     def delete(self, name: str) -> None:

@@ -1,14 +1,30 @@
-"""The end of sharding: the list of rejects, then the manifest, which makes the shards a dataset."""
+"""The end of sharding: the lists beside the shards, then the manifest, which makes them a dataset."""
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import AlreadyExistsError, Store
 from hvc.data_prep.index import INDEX_VERSION
-from hvc.data_prep.manifest import MANIFEST_NAME, REJECTS_NAME, FileRef, Manifest, read_manifest
+from hvc.data_prep.manifest import (
+    DUPLICATES_NAME,
+    GROUPS_NAME,
+    MANIFEST_NAME,
+    MANIFEST_VERSION,
+    REJECTS_NAME,
+    FileRef,
+    Manifest,
+    read_manifest,
+)
 from hvc.data_prep.writer import Rejected, ShardRecord
+
+Duplicate = tuple[str, str]
+"""Path of a file that was left out, and of the one that is the same to the byte."""
+
+_VERSIONS = {"hvc", "pillow"}  # of the software: what is finished stays good with the next one
 
 
 def fingerprint(draft: Manifest) -> str:
@@ -17,9 +33,13 @@ def fingerprint(draft: Manifest) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def commit(draft: Manifest, records: Iterable[ShardRecord], store: Store) -> Manifest:
-    """Write `rejects.jsonl` (if any) and the manifest; HvcError when no image was good."""
-    records = list(records)
+def commit(
+    draft: Manifest, records: Sequence[ShardRecord], duplicates: Iterable[Duplicate], store: Store
+) -> Manifest:
+    """Write the lists that have something in them and the manifest, given records in shard order.
+
+    HvcError when no image was good.
+    """
     rejects = sorted((bad for record in records for bad in record.rejects), key=lambda bad: bad.path)
     shards = tuple(record.shard for record in records if record.shard is not None)
     if not shards:
@@ -27,10 +47,14 @@ def commit(draft: Manifest, records: Iterable[ShardRecord], store: Store) -> Man
             f"none of the {draft.found} images found can be used, so there is no dataset; "
             f"the first one: {rejects[0].path}: {rejects[0].reason}"
         )
+    same = [{"path": path, "same_as": other} for path, other in duplicates]
     update = {
         "samples": sum(shard.samples for shard in shards),
         "rejected": len(rejects),
-        "rejects": _write_rejects(rejects, store) if rejects else None,
+        "duplicates": len(same),
+        "rejects": _write_lines(store, REJECTS_NAME, [bad.model_dump() for bad in rejects]),
+        "duplicates_list": _write_lines(store, DUPLICATES_NAME, same),
+        "groups": _write_lines(store, GROUPS_NAME, _groups(records)),
         "shards": shards,
     }
     manifest = draft.model_copy(update=update).sealed()
@@ -41,6 +65,11 @@ def commit(draft: Manifest, records: Iterable[ShardRecord], store: Store) -> Man
 def same_dataset(draft: Manifest, store: Store) -> Manifest:
     """The finished dataset in the store, if it is what `draft` would become; else HvcError."""
     manifest = read_manifest(store)
+    if manifest.version != MANIFEST_VERSION:
+        raise HvcError(
+            f"{store.address} already holds a dataset that an earlier hvc made; it stays readable; "
+            "choose another output"
+        )
     wanted, there = _choices(draft), _choices(manifest)
     different = [key for key in wanted if wanted[key] != there[key]]
     if different:
@@ -55,14 +84,40 @@ def same_dataset(draft: Manifest, store: Store) -> Manifest:
     return manifest
 
 
+def read_rejects(manifest: Manifest, store: Store) -> list[Rejected]:
+    """The images that a finished dataset's list says were turned away."""
+    if manifest.rejects is None:
+        return []
+    lines = store.read(manifest.rejects.path).splitlines()
+    return [Rejected.model_validate_json(line) for line in lines]
+
+
 def _choices(manifest: Manifest) -> dict[str, object]:
-    return {"name": manifest.name, "source": manifest.source, **manifest.made.model_dump(exclude={"hvc"})}
+    made = manifest.made.model_dump(exclude=_VERSIONS)
+    return {"name": manifest.name, "source": manifest.source, **made}
 
 
-def _write_rejects(rejects: list[Rejected], store: Store) -> FileRef:
-    data = "".join(json.dumps(bad.model_dump()) + "\n" for bad in rejects).encode()
-    store.write(REJECTS_NAME, data)
-    return FileRef(path=REJECTS_NAME, sha256=hashlib.sha256(data).hexdigest())
+def _groups(records: Sequence[ShardRecord]) -> list[tuple[str | None, int]]:
+    """Runs of samples of one video over all shards; empty where there are no videos."""
+    runs = [run for record in records for run in record.runs]
+    if all(video is None for video, _ in runs):
+        return []
+    return [
+        (video, sum(count for _, count in together))
+        for video, together in groupby(runs, key=lambda run: run[0])
+    ]
+
+
+def _write_lines(store: Store, name: str, values: Sequence[Any]) -> FileRef | None:
+    if not values:
+        return None
+    data = b"".join(_lines(values))
+    store.write(name, data)
+    return FileRef(path=name, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _lines(values: Sequence[Any]) -> Iterator[bytes]:
+    return (json.dumps(value).encode() + b"\n" for value in values)
 
 
 def _create(manifest: Manifest, store: Store) -> None:

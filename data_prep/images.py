@@ -1,12 +1,13 @@
-"""Is this file an image that training can read? Decided once, when shards are made."""
+"""The quality gate: is this file an image that training can read? Decided once, when shards are made.
 
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+The format is what the bytes say, whatever the file is called. Grey, CMYK, palette, alpha and 16-bit
+images pass; of animations and files of several pictures the first picture counts, as in training.
+Images keep their bytes, also where EXIF says that they lie on their side (the orientation is noted),
+unless they are to be encoded anew.
+"""
+
 from dataclasses import dataclass
-
-from PIL import Image, UnidentifiedImageError
+from typing import Literal
 
 FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 """Pillow's format name -> extension of the member in the shard."""
@@ -14,22 +15,61 @@ FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bm
 EXTENSIONS = frozenset(FORMATS.values())
 """Extensions of image members."""
 
-_READERS = tuple(name for name in FORMATS if name != "MPO")  # Pillow reads MPO by its JPEG reader
-
-_RANGELESS = {"I": "32-bit integer", "F": "32-bit float"}  # Pillow's modes
-
 MAX_PIXELS = 100_000_000
 """Default limit on width x height."""
+
+MAX_BYTES = 64_000_000
+"""Files of more bytes are not read: a worker's memory is bounded whatever the input holds."""
+
+QUALITY = 92
+"""JPEG quality of images that are encoded anew only because of their size."""
+
+_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # in bytes, of its several versions
+
+Check = Literal["none", "header", "full"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What an image must be, and what is made of it.
+
+    `check`: `none` looks at the first bytes, `header` reads size and mode, `full` decodes everything.
+    `max_side` in pixels: an image with a longer side is made smaller and becomes a JPEG. `quality`
+    (1-100) is that of such JPEGs; without `max_side` every image is encoded anew with it.
+    """
+
+    check: Check = "full"
+    max_pixels: int = MAX_PIXELS
+    max_side: int | None = None
+    quality: int | None = None
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether Pillow has to open the files."""
+        return self.check != "none" or self.max_side is not None or self.quality is not None
+
+    def reencodes(self, longest_side: int) -> bool:
+        """Whether an image whose longest side has so many pixels is encoded anew."""
+        if self.max_side is None:
+            return self.quality is not None
+        return longest_side > self.max_side
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """A readable image: size in pixels, Pillow's format name, and the extension that fits it."""
+    """A good image: size in pixels (None: not looked at), Pillow's format name, fitting extension.
 
-    width: int
-    height: int
+    Size and orientation (EXIF 1-8, 1 = upright) are those of the raster that a decoder gives. `data`
+    are the image's new bytes, if it was encoded anew.
+    """
+
+    width: int | None
+    height: int | None
     format: str
     ext: str
+    orientation: int = 1
+    data: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -39,45 +79,32 @@ class Reject:
     reason: str
 
 
-def check(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Reject:
-    """Decode a file completely; never raises for bad data and never prints.
-
-    The format is what the bytes say, whatever the file is called. Grey, CMYK, palette and 16-bit
-    images pass; images of 32-bit integers or floats don't.
-    """
+def check(data: bytes, gate: Gate | None = None) -> ImageInfo | Reject:
+    """Put a file's content through the gate; never raises for bad data and never prints."""
+    gate = gate or Gate()
     if not data:
         return Reject("empty file")
-    with _strict(max_pixels):
-        try:
-            with Image.open(io.BytesIO(data), formats=_READERS) as image:
-                image.load()
-                image_format, size, mode = image.format or "", image.size, image.mode
-        except UnidentifiedImageError:
-            return Reject("not an image, or of an unknown format")
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            return Reject(f"more than {max_pixels} pixels")
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 (on damaged data decoders raise nearly everything)
-            return Reject(f"cannot be decoded: {_one_line(error)}")
-    if mode in _RANGELESS:
-        return Reject(f"{_RANGELESS[mode]} samples have no fixed range to show as colours")
-    return ImageInfo(*size, image_format, FORMATS[image_format])
+    image_format = sniff(data)
+    if image_format is None:
+        return Reject("not an image, or of an unknown format")
+    if not gate.looks_inside:
+        return ImageInfo(None, None, image_format, FORMATS[image_format])
+    from hvc.data_prep import decoding  # here, because Pillow is not needed to copy files
+
+    return decoding.examine(data, image_format, gate)
 
 
-@contextmanager
-def _strict(max_pixels: int) -> Iterator[None]:
-    """Pillow with our limit, its warning about bombs an error, and all other warnings silent."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def sniff(data: bytes) -> str | None:
+    """The format that the first bytes announce (a key of FORMATS), or None."""
+    head = data[:18]
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith(_TIFF_BEGINNINGS):
+        return "TIFF"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    return None

@@ -13,14 +13,18 @@ from hvc.base.errors import HvcError
 _log = logging.getLogger(__name__)
 
 
+class BusyError(HvcError):
+    """Somebody else writes to this place now."""
+
+
 @contextmanager
 def sole_writer(path: Path, output: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`, which is gone afterwards, while this process writes to `output`.
 
-    Raises HvcError when another process holds it for more than `patience` seconds, or when the file
-    cannot be made.
+    Raises BusyError when another process holds it for more than `patience` seconds, HvcError when the
+    file cannot be made.
     """
-    handle = _take(path, output, time.monotonic() + patience)
+    handle = _take(path, output, time.monotonic() + patience, fcntl.LOCK_EX)
     try:
         yield
     finally:
@@ -28,7 +32,20 @@ def sole_writer(path: Path, output: str, patience: float = 0.0) -> Iterator[None
         os.close(handle)
 
 
-def _take(path: Path, output: str, deadline: float) -> int:
+@contextmanager
+def one_of_several_writers(path: Path, output: str) -> Iterator[None]:
+    """Hold the lock file `path` together with others, so that there is no sole writer meanwhile.
+
+    The file stays. Raises BusyError while somebody is the sole writer.
+    """
+    handle = _take(path, output, time.monotonic(), fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(path: Path, output: str, deadline: float, kind: int) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,13 +55,13 @@ def _take(path: Path, output: str, deadline: float) -> int:
         except OSError as error:
             raise HvcError(f"cannot write {path}: {error.strerror}; choose another output") from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             if time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
-            raise HvcError(
+            raise BusyError(
                 f"output {output}: another run writes here; wait until it ends, or choose another output"
             ) from None
         except OSError as error:  # some network file systems have no locks

@@ -14,9 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hvc.base.errors import HvcError
 from hvc.base.storage import MissingError, Store, safe_name
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 REJECTS_NAME = "rejects.jsonl"
+DUPLICATES_NAME = "duplicates.jsonl"
+GROUPS_NAME = "groups.jsonl"
 MANIFEST_FORMAT = "hvc-manifest"
 
 ObjectName = Annotated[str, AfterValidator(safe_name)]  # relative to the manifest, never outside
@@ -45,14 +47,32 @@ class Shard(_Part):
     index: FileRef
 
 
-class Made(_Part):
-    """The options that decide every byte of the shards, and the state of the input."""
+class Frames(_Part):
+    """Which frames were taken out of video files: so many per second, or every so manyth."""
 
+    fps: float | None = None
+    stride: int | None = None
+
+
+class Made(_Part):
+    """The options that decide every byte of the shards, and the state of the input.
+
+    What version 1 did not have yet has a default: that is what version 1 did.
+    """
+
+    sources: tuple[str, ...] = ()  # layout of each input, in order
     order: Literal["shuffled", "input"]
     seed: Count
     target_mb: float
     min_shards: Count
     max_pixels: Count
+    check: Literal["none", "header", "full"] = "full"
+    max_side: int | None = None
+    quality: int | None = None
+    dedupe: bool = False
+    extras: tuple[str, ...] = ()  # labels, captions, masks
+    frames: Frames | None = None  # only where there are video files
+    pillow: str | None = None  # version of the encoder, only where images are encoded again
     input: Sha256  # over path, size and label of every image found
     hvc: str  # version of this package
 
@@ -70,6 +90,8 @@ class Manifest(_Part):
     rejected: Count
     duplicates: Count = 0
     rejects: FileRef | None = None  # JSON lines of path and reason
+    duplicates_list: FileRef | None = None  # JSON lines of path and same_as
+    groups: FileRef | None = None  # JSON lines of [video or null, samples], in sample order
     shards: tuple[Shard, ...]
     classes: tuple[str, ...] = ()  # class names in label order; empty without labels
     digest: Sha256 | Literal[""] = ""
@@ -131,9 +153,9 @@ def _check_version(plain: object, where: str) -> None:
     if not isinstance(plain, dict) or plain.get("format") != MANIFEST_FORMAT:
         raise HvcError(f"{where} is not a manifest of hvc (no {MANIFEST_FORMAT!r} in `format`)")
     version = plain.get("version")
-    if isinstance(version, int) and version > MANIFEST_VERSION:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise HvcError(f"{where} has the unknown version {version!r}; shard the images again")
+    if version > MANIFEST_VERSION:
         raise HvcError(
             f"{where} has version {version}, this hvc reads up to {MANIFEST_VERSION}; update hvc"
         )
-    if version != MANIFEST_VERSION:
-        raise HvcError(f"{where} has the unknown version {version!r}; shard the images again")

@@ -1,17 +1,18 @@
 """Tasks spread over processes, with an end that can be asked for between tasks."""
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for
-from typing import TypeVar
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from hvc.base.errors import HvcError
 from hvc.base.stage import Stop
+from hvc.data_prep.worker import COMMAND
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -25,52 +26,120 @@ def default_workers() -> int:
 
 
 def in_processes(
-    function: Callable[[Task], Answer], tasks: Sequence[Task], workers: int, stop: Stop
+    function: Callable[[Task], Answer], tasks: Iterable[Task], workers: int, stop: Stop
 ) -> Generator[Answer, None, None]:
-    """Answers of `function(task)`, as they come, from `workers` processes.
+    """`Workers.run` with processes of its own."""
+    with Workers(workers) as processes, closing(processes.run(function, tasks, stop)) as answers:
+        yield from answers
 
-    Once `stop()` says so no further task begins, the running ones are finished, and the answers end
-    early. A task's exception is raised here; HvcError when a process died. No process outlives this
-    one, however it ends.
-    """
-    running: set[Future[Answer]] = set()
-    with _executor(max(1, min(workers, len(tasks)))) as executor:
+
+class Workers:
+    """At most `count` processes, started when they are needed; none outlives this one."""
+
+    def __init__(self, count: int, load: Sequence[str] = ()) -> None:
+        """`load` names modules that a process imports as soon as it begins."""
+        self.count, self._load = count, load
+        self._idle: list[_Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._idle:
+            process.end()
+        self._idle = []
+
+    def warm_up(self, count: int) -> None:
+        """Start so many processes now, if that is allowed: it takes a moment until they are ready."""
+        while len(self._idle) < min(count, self.count):
+            self._idle.append(_Process(self._load))
+
+    def run(
+        self, function: Callable[[Task], Answer], tasks: Iterable[Task], stop: Stop
+    ) -> Generator[Answer, None, None]:
+        """Answers of `function(task)`, as they come.
+
+        Tasks are taken from the iterable as processes become free, and none while nobody takes the
+        answers. Once `stop()` says so no further task begins, the running ones are finished, and the
+        answers end early. A task's exception is raised here; HvcError when a process died.
+        """
+        busy: list[_Process] = []
         try:
             for task in tasks:
-                if len(running) == workers:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
                 if stop():
                     break
-                running.add(executor.submit(function, task))
-            yield from (future.result() for future in as_completed(running))
-        except BrokenProcessPool:
+                process = self._idle.pop() if self._idle else _Process(self._load)
+                busy.append(process)
+                process.send(function, task)
+                if len(busy) == self.count:
+                    yield from self._answers(busy)
+            while busy:
+                yield from self._answers(busy)
+        except _DiedError:
             if stop():  # the signal that asks us to stop went to the workers, too
                 return
             raise HvcError(
                 "a worker process died, perhaps for lack of memory; run the same command again to go "
                 "on, with fewer `workers` if it recurs"
             ) from None
+        finally:
+            for process in busy:
+                process.end()
+
+    def _answers(self, busy: "list[_Process]") -> Iterator[Any]:
+        """Of those that have one; waits for the first."""
+        ready = wait([process.answers for process in busy])
+        for process in [process for process in busy if process.answers in ready]:
+            answer = process.receive()
+            busy.remove(process)
+            self._idle.append(process)
+            yield answer
 
 
-def _executor(workers: int) -> ProcessPoolExecutor:
-    # Plain fork would copy the locks of running threads. The fork server loads the slow imports
-    # once for all workers, but keeps the environment of its own start: each worker gets today's.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["webdataset", "boto3", "PIL.Image"])
-    return ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(dict(os.environ),))
+class _DiedError(Exception):
+    """A worker process is gone."""
 
 
-def _begin_worker(environment: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+class _Process:
+    """One worker process and the two pipes to it."""
 
+    def __init__(self, load: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, ",".join(load), *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C is for the parent
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._tasks, self.answers = self._process.stdin, self._process.stdout
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for([parent.sentinel])
-    os._exit(1)
+    def send(self, function: Callable[[Any], Any], task: Any) -> None:
+        data = pickle.dumps((function, task))
+        try:
+            self._tasks.write(len(data).to_bytes(8, "little") + data)
+            self._tasks.flush()
+        except BrokenPipeError:
+            raise _DiedError from None
+
+    def receive(self) -> Any:
+        try:
+            good, value = pickle.load(self.answers)  # noqa: S301 (it comes from our own child process)
+        except (EOFError, pickle.UnpicklingError):
+            raise _DiedError from None
+        if good:
+            return value
+        error, trace = value
+        if not isinstance(error, HvcError):
+            error.add_note(f"in a worker process:\n{trace}")
+        raise error
+
+    def end(self) -> None:
+        """At once, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        self.answers.close()
+        with suppress(BrokenPipeError):  # what was not sent is not needed any more
+            self._tasks.close()

@@ -1,207 +1,212 @@
-"""The stage `shard`: a folder of images -> WebDataset shards, index files and a manifest.
+"""The stage `shard`: images -> WebDataset shards, index files and a manifest.
 
-read (list the input) -> plan (which image goes where) -> do (shards, in parallel, each once) ->
+read (list the inputs) -> plan (which image goes where) -> do (shards, in parallel, each once) ->
 commit (the manifest). Killed at any moment and run again it goes on, and the result is the same
 to the byte; until the manifest is there, there is no dataset.
+
+With `part` set a run makes its share of the shards and commits nothing; a run without it, of the same
+config otherwise, makes what is missing and finishes the dataset.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from rich.console import Console
-from rich.progress import Progress as ProgressBar
+import numpy as np
+from numpy.typing import NDArray
 
-from hvc.base.config import Config
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.base.storage import Store, open_store
-from hvc.data_prep import plan
-from hvc.data_prep.commit import commit, fingerprint, same_dataset
-from hvc.data_prep.images import MAX_PIXELS
+from hvc.data_prep import plan, summary
+from hvc.data_prep.catalog import Catalog
+from hvc.data_prep.commit import Duplicate, commit, fingerprint, read_rejects, same_dataset
+from hvc.data_prep.dedupe import find_duplicates, hash_catalog
+from hvc.data_prep.delivery import in_threads
 from hvc.data_prep.manifest import MANIFEST_NAME, Made, Manifest
-from hvc.data_prep.pool import default_workers, in_processes
+from hvc.data_prep.pool import Workers, default_workers
 from hvc.data_prep.progress import Progress
-from hvc.data_prep.sources import LISTERS, Listing
-from hvc.data_prep.writer import Rejected, ShardRecord, Task
+from hvc.data_prep.shard_bar import ShardBar, shard_bar
+from hvc.data_prep.shard_config import InputConfig, ShardConfig
+from hvc.data_prep.sources import FrameOptions, build_catalog
+from hvc.data_prep.writer import Rejected, ShardRecord, Task, write_shard
 
-_TRAINING_LIMIT = 178_956_970  # pixels from which on Pillow refuses to open a file, also in training
+__all__ = ["InputConfig", "ShardConfig", "run"]
 
-
-def _not_empty(address: str) -> str:
-    if not address.strip():
-        raise ValueError("is empty; give a folder or s3://bucket/prefix")
-    return address
-
-
-def _count_or_share(value: Any) -> int | float:
-    # Checked as one: a union would name its members, which nobody has written, in error messages.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"give a number or a share (got {value!r})")
-    if isinstance(value, float) and not 0 <= value <= 1:
-        raise ValueError(f"a share is between 0.0 and 1.0 (got {value!r}); write a number without a point")
-    if value < 0:
-        raise ValueError(f"a number of images is not negative (got {value})")
-    return value
-
-
-class ShardConfig(Config):
-    """What `hvc shard` needs to know."""
-
-    source: Literal["folder", "imagenet"] = "folder"
-    input: str
-    """Folder of images."""
-    output: Annotated[str, AfterValidator(_not_empty)]
-    """Folder or s3://bucket/prefix of the dataset."""
-    name: str | None = None
-    """Name of the dataset; by default the last part of `input`."""
-    order: plan.Order = "shuffled"
-    seed: int = Field(0, ge=0)
-    target_mb: float = Field(100, gt=0, allow_inf_nan=False)
-    """Size of a shard, in 10^6 bytes."""
-    min_shards: int = Field(1, ge=1)
-    max_pixels: int = Field(MAX_PIXELS, gt=0, le=_TRAINING_LIMIT)
-    """Images of more width x height are rejected."""
-    max_bad: Annotated[int | float, BeforeValidator(_count_or_share)] = 0.01
-    """How many images may be rejected: a number, or (with a decimal point) a share of all found."""
-    workers: int = Field(0, ge=0)
-    """Processes; 0 = one per CPU."""
-
-    def bad_allowed(self, found: int) -> int:
-        """The largest number of rejects among `found` images with which there will be a dataset."""
-        return self.max_bad if isinstance(self.max_bad, int) else int(self.max_bad * found)
+_LOAD = ("hvc.data_prep.writer", "hvc.data_prep.decoding")
+_EARLY_WORKERS = 4  # started while the inputs are listed; more only when there is work for them
+_WAITING_PER_WORKER = 2  # finished shards in scratch space, waiting for their upload
 
 
 def run(config: ShardConfig, stop: Stop, provenance: Provenance) -> Result:  # noqa: ARG001 (the contract)
-    """Make the dataset, or go on with it; a dataset that is finished already is left as it is."""
-    root = Path(config.input).absolute()
-    listing = LISTERS[config.source](root)
-    draft = _draft(config, listing)
+    """Make the dataset or a part of it, or go on; one that is finished already is left as it is."""
+    with Workers(config.workers or default_workers(), _LOAD) as workers:
+        workers.warm_up(_EARLY_WORKERS)
+        return _run(config, stop, workers)
+
+
+def _run(config: ShardConfig, stop: Stop, workers: Workers) -> Result:
     store = open_store(config.output)
-    progress = Progress(store, fingerprint(draft))
-    if store.exists(MANIFEST_NAME) and progress.is_clean():  # nothing to write: it may be read-only
-        return _already_done(draft, store)
+    inputs = [(str(entry.source), entry.address) for entry in config.inputs]
+    frames = FrameOptions(config.fps, config.stride)
+    catalog = build_catalog(inputs, frozenset(config.extras), frames)
+    draft = _draft(config, catalog)
+    progress = Progress(store, fingerprint(draft), config.part)
+    if store.exists(MANIFEST_NAME) and (config.part is not None or progress.is_clean()):
+        return _already_done(draft, store)  # nothing to write: it may be read-only
     with progress.alone():
         if store.exists(MANIFEST_NAME):
             result = _already_done(draft, store)
             progress.close()
             return result
-        return _go_on(config, draft, _tasks(config, listing, root), store, progress, stop)
+        return _Sharding(config, catalog, draft, store, progress, workers, stop).go_on()
 
 
 def _already_done(draft: Manifest, store: Store) -> Result:
     manifest = same_dataset(draft, store)
-    return Result(Outcome.DONE, {**_report(manifest, store), "already_done": True})
+    figures = summary.report(manifest, read_rejects(manifest, store), store)
+    return Result(Outcome.DONE, {**figures, "already_done": True})
 
 
-def _go_on(
-    config: ShardConfig,
-    draft: Manifest,
-    tasks: Sequence[Task],
-    store: Store,
-    progress: Progress,
-    stop: Stop,
-) -> Result:
-    progress.begin()
-    records = _make_shards(config, tasks, progress, stop)
-    if len(records) < len(tasks):
-        state = {"dataset": store.address, "shards_done": len(records), "shards": len(tasks)}
-        return Result(Outcome.STOPPED, state)
-    manifest = commit(draft, sorted(records, key=lambda record: record.name), store)
-    progress.close()
-    return Result(Outcome.DONE, _report(manifest, store))
-
-
-def _draft(config: ShardConfig, listing: Listing) -> Manifest:
+def _draft(config: ShardConfig, catalog: Catalog) -> Manifest:
     """The manifest as far as it is known before any image is read."""
     return Manifest(
-        name=config.name or Path(config.input).absolute().name,
-        source=config.source,
+        name=config.dataset_name,
+        source="+".join(dict.fromkeys(config.sources)),
         made=Made(
+            sources=config.sources,
             order=config.order,
             seed=config.seed,
             target_mb=config.target_mb,
             min_shards=config.min_shards,
             max_pixels=config.max_pixels,
-            input=listing.digest(),
+            check=config.check,
+            max_side=config.max_side,
+            quality=config.quality,
+            dedupe=config.dedupe,
+            extras=config.extras,
+            frames=config.frames,
+            pillow=version("pillow") if config.max_side or config.quality else None,
+            input=catalog.digest(),
             hvc=version("hvc"),
         ),
-        found=len(listing.items),
+        found=len(catalog),
         samples=0,
         rejected=0,
         shards=(),
-        classes=listing.classes,
+        classes=catalog.classes,
     )
 
 
-def _tasks(config: ShardConfig, listing: Listing, root: Path) -> list[Task]:
-    items = listing.items
-    shards = plan.plan_shards(
-        len(items),
-        sum(item.size for item in items),
-        config.target_mb,
-        config.seed,
-        config.order,
-        config.min_shards,
-    )
-    return [
-        Task(
-            plan.shard_name(i), root, tuple((int(n), items[n]) for n in shards.items(i)), config.max_pixels
+class _Sharding:
+    """One run under way: we alone write to the output, or to our part of it."""
+
+    def __init__(
+        self,
+        config: ShardConfig,
+        catalog: Catalog,
+        draft: Manifest,
+        store: Store,
+        progress: Progress,
+        workers: Workers,
+        stop: Stop,
+    ) -> None:
+        self._config, self._catalog, self._draft = config, catalog, draft
+        self._store, self._progress = store, progress
+        self._workers, self._stop = workers, stop
+        self._rejects: list[Rejected] = []
+
+    def go_on(self) -> Result:
+        """Make what is missing; then, unless this is only a part, finish the dataset."""
+        with shard_bar() as bar:
+            same_as = self._same_as(bar)
+            if same_as is None:
+                return Result(Outcome.STOPPED, {"dataset": self._store.address, "shards_done": 0})
+            shards = self._plan(same_as)
+            mine = [number for number in range(len(shards)) if self._config.makes(number)]
+            records = self._make(shards, mine, bar)
+        state = {"dataset": self._store.address, "shards_done": len(records), "shards": len(shards)}
+        if len(records) < len(mine):
+            return Result(Outcome.STOPPED, state)
+        if self._config.part is not None:
+            part = {"part": self._config.part, "parts": self._config.parts}
+            return Result(Outcome.DONE, {**state, **part, "rejected": len(self._rejects)})
+        self._progress.still_ours()
+        manifest = commit(self._draft, records, self._duplicates(same_as), self._store)
+        self._progress.close()
+        rejects = sorted(self._rejects, key=lambda bad: bad.path)
+        return Result(Outcome.DONE, summary.report(manifest, rejects, self._store))
+
+    def _same_as(self, bar: ShardBar) -> NDArray[np.int64] | None:
+        """For every record the earlier one that it equals, or -1; None if stopped while looking."""
+        if not self._config.dedupe:
+            return np.full(len(self._catalog), -1, np.int64)
+        bar.begin("looking for duplicates", "images", len(self._catalog))
+        turn = (self._config.part or 0) / self._config.parts
+        hashes = hash_catalog(self._catalog, self._progress, self._workers, self._stop, bar.advance, turn)
+        return None if hashes is None else find_duplicates(hashes)
+
+    def _plan(self, same_as: NDArray[np.int64]) -> plan.ShardPlan:
+        kept = np.flatnonzero(same_as < 0)
+        return plan.plan_shards(
+            len(self._catalog),
+            int(self._catalog.sizes[kept].sum()),
+            self._config.target_mb,
+            self._config.seed,
+            self._config.order,
+            self._config.min_shards,
+            self._catalog.group_ids,
+            kept,
         )
-        for i in range(len(shards))
-    ]
 
+    def _make(self, shards: plan.ShardPlan, mine: list[int], bar: ShardBar) -> list[ShardRecord]:
+        """Records, in shard order, of those that are in place: not all of `mine` if stopped."""
+        names = {plan.shard_name(number): number for number in mine}
+        bar.begin("sharding", "shards", len(mine))
+        finished = self._progress.finished(frozenset(names))
+        bar.advance(len(finished))
+        for record in finished.values():
+            self._judge(record)
+        missing = (self._task(shards, number) for name, number in names.items() if name not in finished)
+        with self._progress.work_folder() as work:
+            make = partial(write_shard, folder=work)
+            with closing(self._workers.run(make, missing, self._stop)) as made:
+                deliver = partial(self._progress.deliver, work=work)
+                most = self._workers.count * _WAITING_PER_WORKER
+                records = in_threads(deliver, self._judged(made, bar), most)
+        return sorted([*finished.values(), *records], key=lambda record: record.name)
 
-def _make_shards(
-    config: ShardConfig, tasks: Sequence[Task], progress: Progress, stop: Stop
-) -> list[ShardRecord]:
-    """Records of the shards that are in place, fewer than tasks if `stop()` came in between."""
-    found = sum(len(task.items) for task in tasks)
-    records = []
-    rejects: list[Rejected] = []
-    workers = config.workers or default_workers()
-    with progress.work_folder() as work, _bar(len(tasks)) as advance:
-        make = partial(progress.make, work=work)
-        with closing(in_processes(make, tasks, workers, stop)) as made:
-            for record in made:
-                records.append(record)
-                rejects += record.rejects
-                if len(rejects) > config.bad_allowed(found):
-                    raise _too_bad(config, rejects, found)
-                advance()
-    return records
+    def _task(self, shards: plan.ShardPlan, number: int) -> Task:
+        catalog = self._catalog
+        items = tuple((item, catalog.record(item)) for item in shards.items(number).tolist())
+        return Task(plan.shard_name(number), items, catalog.trees, self._config.gate, catalog.classes)
+
+    def _judged(self, made: Iterator[ShardRecord], bar: ShardBar) -> Iterator[ShardRecord]:
+        for record in made:
+            self._judge(record)
+            bar.made(record)
+            yield record
+
+    def _judge(self, record: ShardRecord) -> None:
+        """HvcError when there are too many rejects by now; a part leaves that to the last step."""
+        self._rejects += record.rejects
+        found = len(self._catalog)
+        if self._config.part is None and len(self._rejects) > self._config.bad_allowed(found):
+            raise _too_bad(self._config, self._rejects, found)
+
+    def _duplicates(self, same_as: NDArray[np.int64]) -> Iterator[Duplicate]:
+        path = self._catalog.path
+        return (
+            (path(number), path(int(same_as[number]))) for number in np.flatnonzero(same_as >= 0).tolist()
+        )
 
 
 def _too_bad(config: ShardConfig, rejects: list[Rejected], found: int) -> HvcError:
     first = "".join(f"\n  {bad.path}: {bad.reason}" for bad in rejects[:10])
     more = f"\n  and {len(rejects) - 10} more" if len(rejects) > 10 else ""
+    where = ", ".join(entry.address for entry in config.inputs)
     return HvcError(
-        f"input {config.input}: {len(rejects)} or more of {found} images are bad, max_bad={config.max_bad} "
+        f"input {where}: {len(rejects)} or more of {found} images are bad, max_bad={config.max_bad} "
         f"allows {config.bad_allowed(found)}; repair or remove them, or raise max_bad:{first}{more}"
     )
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar over shards on stderr, if somebody is looking; gives what advances it by one."""
-    console = Console(stderr=True)
-    with ProgressBar(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("sharding", total=total)
-        yield lambda: bar.advance(task)
-
-
-def _report(manifest: Manifest, store: Store) -> dict[str, Any]:
-    return {
-        "dataset": store.address,
-        "digest": manifest.digest,
-        "samples": manifest.samples,
-        "found": manifest.found,
-        "rejected": manifest.rejected,
-        "duplicates": manifest.duplicates,
-        "shards": len(manifest.shards),
-        "bytes": sum(shard.bytes for shard in manifest.shards),
-    }

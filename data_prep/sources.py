@@ -1,121 +1,140 @@
-"""What there is to shard: the images below a folder, in one fixed order, with their labels."""
+"""From addresses to a catalog: what each input is, and what there is to shard in it."""
 
-import hashlib
-import os
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from hvc.base.errors import HvcError, UsageError
+from hvc.data_prep.catalog import Catalog, Record
+from hvc.data_prep.coco_layout import find_coco
+from hvc.data_prep.folder_tree import FolderTree
+from hvc.data_prep.layouts import CAPTION, MASK, WNID, Layout, Wanted, find_folder, find_imagenet
+from hvc.data_prep.layouts import SUFFIXES as IMAGE_SUFFIXES
+from hvc.data_prep.s3_tree import S3Tree
+from hvc.data_prep.tar_folder import TarFolder
+from hvc.data_prep.tar_tree import TarTree
+from hvc.data_prep.tree import Tree
+from hvc.data_prep.video_layouts import find_davis, find_frames, find_video, find_youtube_vos
+from hvc.data_prep.video_tree import SUFFIXES as VIDEO_SUFFIXES
+from hvc.data_prep.video_tree import FrameOptions, VideoTree
+from hvc.data_prep.zip_tree import ZipTree
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-"""Endings, in any case, of the files that are taken for images."""
+__all__ = ["SOURCES", "FrameOptions", "build_catalog", "open_tree"]
 
-_WNID = re.compile(r"n\d{8}")
+SOURCES: dict[str, Layout] = {
+    "folder": Layout(find_folder, frozenset({"labels", "captions", "masks"})),
+    "imagenet": Layout(find_imagenet, frozenset({"labels"})),
+    "coco": Layout(find_coco, frozenset({"captions"})),
+    "youtube-vos": Layout(find_youtube_vos, frozenset({"masks"})),
+    "davis": Layout(find_davis, frozenset({"masks"})),
+    "frames": Layout(find_frames),
+    "video": Layout(find_video),
+}
+"""Name of a source -> how it lies on disk."""
 
-
-class Item(NamedTuple):
-    """An image file: path relative to the input folder (with `/`), class number, size in bytes."""
-
-    path: str
-    label: int | None = None
-    size: int = 0
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All images of a source, sorted by path, and the class names in label order (if it has any)."""
-
-    items: tuple[Item, ...]
-    classes: tuple[str, ...] = ()
-
-    def digest(self) -> str:
-        """sha256 over path, size and label of every item, and the classes (hex)."""
-        hasher = hashlib.sha256("\0".join([*self.classes, "\n"]).encode())
-        for item in self.items:
-            line = f"{item.path}\0{item.size}\0{item.label}\n"
-            hasher.update(line.encode("utf-8", "surrogateescape"))
-        return hasher.hexdigest()
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".gz")
+_MEMBER = {"captions": CAPTION, "masks": MASK}
 
 
-def list_folder(root: Path) -> Listing:
-    """Every image below `root`, at any depth, without labels.
+def open_tree(address: str) -> Tree:
+    """A folder, `*.zip`, `*.tar` or video file, or the same but video at `s3://bucket/...`.
 
-    Links are followed, but never into a folder that contains them. Raises UsageError when `root` is
-    not a folder, HvcError when it holds no image or cannot be read.
+    UsageError for anything else, with the reason.
     """
-    _need_folder(root)
-    items = sorted(Item(path, None, size) for path, size in _images(root))
-    if not items:
-        raise HvcError(f"no images below {root}: looked for files ending in {', '.join(sorted(SUFFIXES))}")
-    return Listing(tuple(items))
+    on_s3 = address.startswith("s3://")
+    if "://" in address and not on_s3:
+        raise UsageError(f"input {address}: only local paths and s3://bucket/prefix are read")
+    path = Path(address)
+    if not on_s3 and not path.exists():
+        raise UsageError(f"input {address}: no such folder or file")
+    if not on_s3 and path.is_dir():
+        return FolderTree(address)
+    return _open_file(address, on_s3)
 
 
-def list_imagenet(root: Path) -> Listing:
-    """ImageNet's training layout: one folder per class, named `n` and 8 digits.
+def build_catalog(
+    inputs: Sequence[tuple[str, str]],
+    wanted: Wanted = frozenset(),
+    frames: FrameOptions | None = None,
+) -> Catalog:
+    """List (source, address) after (source, address), with the extras that are wanted.
 
-    The label is the class folder's position in sorted order. Errors as `list_folder`.
+    `frames` says which frames to take of videos. UsageError for an address that is nothing, a source
+    that does not exist, or an extra that no source here can have; HvcError for an input without images
+    and for extras of which there is not a single one.
     """
-    _need_folder(root)
-    classes = tuple(sorted(p.name for p in root.iterdir() if _WNID.fullmatch(p.name) and p.is_dir()))
-    if not classes:
-        raise HvcError(
-            f"no ImageNet class folders in {root}: expected names like n01440764; point to the "
-            "`train` folder itself, or use `hvc shard folder` for images without classes"
-        )
-    items = [
-        Item(f"{wnid}/{path}", label, size)
-        for label, wnid in enumerate(classes)
-        for path, size in _images(root / wnid)
+    for source, _ in inputs:
+        if source not in SOURCES:
+            raise UsageError(f"no source {source!r}; there are {', '.join(SOURCES)}")
+    _need_offered([source for source, _ in inputs], wanted)
+    trees = [_tree_for(source, address, frames) for source, address in inputs]
+    found = [
+        (tree, _need_some(tree, SOURCES[source].find(tree, wanted)))
+        for tree, (source, _) in zip(trees, inputs, strict=True)
     ]
-    if not items:
-        raise HvcError(f"no images in the {len(classes)} class folders of {root}")
-    return Listing(tuple(sorted(items)), classes)
+    catalog = Catalog.build(found)
+    _need_found(catalog, inputs, wanted)
+    return catalog
 
 
-LISTERS = {"folder": list_folder, "imagenet": list_imagenet}
-"""Source name -> its listing function."""
+def _open_file(address: str, on_s3: bool) -> Tree:
+    name = address.lower()
+    if name.endswith(".zip"):
+        return ZipTree(address)
+    if name.endswith(".tar"):
+        return TarTree(address)
+    if name.endswith(_COMPRESSED):
+        raise UsageError(
+            f"input {address}: a compressed tar cannot be read at any position; decompress it first "
+            "(gunzip, unxz, unzstd) and give the .tar"
+        )
+    if name.endswith(tuple(VIDEO_SUFFIXES)):
+        if on_s3:
+            raise UsageError(f"input {address}: videos are read from local files; copy it first")
+        return VideoTree(address)
+    if on_s3:
+        return S3Tree(address)
+    raise UsageError(
+        f"input {address}: not a folder, .zip, .tar or video file ({', '.join(sorted(VIDEO_SUFFIXES))})"
+    )
 
 
-def _need_folder(root: Path) -> None:
-    if "://" in str(root):
-        raise UsageError(f"input {root}: images are read from a folder; copy or mount them first")
-    if not root.is_dir():
-        raise UsageError(f"input {root}: {'not a folder' if root.exists() else 'no such folder'}")
+def _tree_for(source: str, address: str, frames: FrameOptions | None) -> Tree:
+    tree = open_tree(address)
+    if source == "video":
+        if not isinstance(tree, VideoTree | FolderTree):
+            raise UsageError(
+                f"input {address}: videos are read from local files; copy or unpack them first"
+            )
+        return VideoTree(address, frames)
+    if isinstance(tree, VideoTree):
+        raise UsageError(f"input {address} is a video: use the source `video`")
+    if source == "imagenet" and isinstance(tree, FolderTree | S3Tree):
+        return TarFolder(tree, WNID)
+    return tree
 
 
-def _images(root: Path) -> Iterator[tuple[str, int]]:
-    """(relative path, bytes) of every image below a folder, in no particular order."""
-    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(root),))]
-    while pending:
-        folder, ancestors = pending.pop()
-        for entry in _scan(root / folder):
-            path = folder + entry.name
-            if entry.is_dir():
-                identity = _identity(Path(entry.path))
-                if identity not in ancestors:  # a link back up would never end
-                    pending.append((path + "/", (*ancestors, identity)))
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122 (a hot loop)
-                yield path, _size(entry)
+def _need_some(tree: Tree, records: Iterator[Record]) -> Iterator[Record]:
+    """The records; HvcError if there is none."""
+    record = None
+    for record in records:
+        yield record
+    if record is None:
+        what = "videos" if isinstance(tree, VideoTree) else "images"
+        endings = VIDEO_SUFFIXES if isinstance(tree, VideoTree) else IMAGE_SUFFIXES
+        raise HvcError(
+            f"no {what} below {tree.address}: looked for files ending in {', '.join(sorted(endings))}"
+        )
 
 
-def _scan(folder: Path) -> list["os.DirEntry[str]"]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise HvcError(f"cannot read the folder {folder}: {error.strerror}") from None
+def _need_offered(used: list[str], wanted: Wanted) -> None:
+    for kind in sorted(wanted - frozenset().union(*(SOURCES[source].offers for source in used))):
+        able = ", ".join(name for name, layout in SOURCES.items() if kind in layout.offers)
+        raise UsageError(f"{', '.join(used)}: no {kind} to be had there; {kind} come with {able or 'none'}")
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
-
-
-def _size(entry: "os.DirEntry[str]") -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return 0  # a dangling link: reading it gives the reason for its rejection
+def _need_found(catalog: Catalog, inputs: Sequence[tuple[str, str]], wanted: Wanted) -> None:
+    kinds = catalog.extra_kinds() | ({"labels"} if catalog.classes else set())
+    for kind in sorted(wanted):
+        if _MEMBER.get(kind, kind) not in kinds:
+            where = ", ".join(address for _, address in inputs)
+            raise HvcError(f"no {kind} found beside any image of {where}; leave them out, or see the docs")

@@ -1,34 +1,46 @@
-"""One shard: image files in, a plain WebDataset tar and its index file out, the same bytes every time.
+"""One shard: records in, a plain WebDataset tar and its index file out, the same bytes every time.
 
-Members of a sample, in name order: `KEY.cls` (class number, where there are classes), `KEY.EXT` (the
-image file as it was found) and `KEY.json` (`path` below the input folder, `width`, `height`).
+Members of a sample, in name order: `KEY.EXT` (the image), `KEY.json` (`path`, `width`, `height` and,
+where they apply, `input`, `video`, `frame`, `time`, `orientation`), `KEY.cls` (class number), and the
+files that travel along (`KEY.txt`, `KEY.mask.png`).
 """
 
+import errno
+import hashlib
 import json
-import tarfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from hvc.base.errors import HvcError
-from hvc.base.storage import sha256_file
+from hvc.base.storage import MissingError, StorageError
 from hvc.data_prep import images, plan
-from hvc.data_prep.index import ShardIndex
+from hvc.data_prep.catalog import Record
+from hvc.data_prep.images import Gate
 from hvc.data_prep.manifest import FileRef, Shard
-from hvc.data_prep.sources import Item
+from hvc.data_prep.tar_file import TarFile, Written
+from hvc.data_prep.tree import Tree
 
-_OWNER = "hvc"  # user and group of every member: who made a shard must not show in its hash
+_LARGE = 4_000_000  # bytes from which on a record is handled alone, so that few are in memory at once
+
+# These say that the machine is in trouble, not that a file is bad: rejecting it would lose it.
+_NOT_THE_FILES_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.ESTALE}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A shard to write: its name without ending, the input folder, and (number, item) in tar order."""
+    """A shard to write: its name without ending, and (number in the catalog, record) in tar order."""
 
     name: str
-    root: Path
-    items: tuple[tuple[int, Item], ...]
-    max_pixels: int = images.MAX_PIXELS
+    items: tuple[tuple[int, Record], ...]
+    trees: tuple[Tree, ...]
+    """The inputs, which records name by number."""
+    gate: Gate = field(default_factory=Gate)
+    classes: tuple[str, ...] = ()
+    """Class names in order of their numbers."""
 
 
 class Rejected(BaseModel):
@@ -48,74 +60,140 @@ class ShardRecord(BaseModel):
     name: str
     shard: Shard | None
     rejects: tuple[Rejected, ...]
+    runs: tuple[tuple[str | None, int], ...] = ()
+    """Video (None: a picture of its own) and number of its consecutive samples, in tar order."""
 
 
 def write_shard(task: Task, folder: Path) -> ShardRecord:
-    """Write `NAME.tar` and `NAME.idx` into a local folder (neither, if no image is good)."""
+    """Write `NAME.tar` and `NAME.idx` into a local folder (neither, if no image is good).
+
+    HvcError when they cannot be written, or an input cannot be read at all; then neither is left.
+    """
     tar, idx = folder / f"{task.name}.tar", folder / f"{task.name}.idx"
+    samples = _Samples(task)
     try:
-        rejects = _write_tar(task, tar)
-        samples = len(task.items) - len(rejects)
-        if not samples:
-            tar.unlink()
-            return ShardRecord(name=task.name, shard=None, rejects=tuple(rejects))
-        idx.write_bytes(index_of(tar).to_bytes())
-        shard = Shard(
-            path=tar.name,
-            bytes=tar.stat().st_size,
-            sha256=sha256_file(tar),
-            samples=samples,
-            index=FileRef(path=idx.name, sha256=sha256_file(idx)),
-        )
+        with TarFile(tar) as file:
+            samples.write(file)
+            if not samples.runs:
+                return ShardRecord(name=task.name, shard=None, rejects=tuple(samples.rejects))
+            written = file.finish()
+        index = written.index.to_bytes()
+        idx.write_bytes(index)
     except OSError as error:
+        tar.unlink(missing_ok=True)
+        idx.unlink(missing_ok=True)
         raise HvcError(
             f"cannot write {tar}: {error.strerror}; make room or choose another output, "
             "then run the same command again"
         ) from None
-    return ShardRecord(name=task.name, shard=shard, rejects=tuple(rejects))
+    return ShardRecord(
+        name=task.name,
+        shard=_shard(tar, idx, written, index),
+        rejects=tuple(samples.rejects),
+        runs=tuple((video, count) for (_, video), count in samples.runs),
+    )
 
 
-def index_of(tar: Path) -> ShardIndex:
-    """The index of a finished tar, from the headers that are really in it."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    with tarfile.open(tar) as archive:
-        for member in archive:
-            key, _, ext = member.name.partition(".")
-            samples.setdefault(key, {})[ext] = (member.offset_data, member.size)
-    return ShardIndex.build(list(samples.items()))
+def _shard(tar: Path, idx: Path, written: Written, index: bytes) -> Shard:
+    return Shard(
+        path=tar.name,
+        bytes=written.bytes,
+        sha256=written.sha256,
+        samples=len(written.index),
+        index=FileRef(path=idx.name, sha256=hashlib.sha256(index).hexdigest()),
+    )
 
 
-def _write_tar(task: Task, tar: Path) -> list[Rejected]:
-    from webdataset import TarWriter  # here, because it imports torch
-
-    rejects = []
-    with (
-        tar.open("wb") as file,
-        TarWriter(file, user=_OWNER, group=_OWNER, encoder=False, mtime=0) as writer,
-    ):
-        for number, item in task.items:
-            sample = _sample(task, number, item)
-            if isinstance(sample, Rejected):
-                rejects.append(sample)
-            else:
-                writer.write(sample)
-    return rejects
+class _UnfitError(Exception):
+    """Why a record is left out."""
 
 
-def _sample(task: Task, number: int, item: Item) -> dict[str, str | bytes] | Rejected:
-    try:
-        data = (task.root / item.path).read_bytes()
-    except OSError as error:
-        return Rejected(path=item.path, reason=f"cannot be read: {error.strerror}")
-    info = images.check(data, task.max_pixels)
-    if isinstance(info, images.Reject):
-        return Rejected(path=item.path, reason=info.reason)
-    about = {"path": item.path, "width": info.width, "height": info.height}
-    sample: dict[str, str | bytes] = {
-        "__key__": plan.key(number),
-        info.ext: data,
-        "json": json.dumps(about).encode(),
+class _Samples:
+    """The samples of a task, made one by one; what was rejected on the way, and the runs of videos."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._numbers = {name: str(number).encode() for number, name in enumerate(task.classes)}
+        self.rejects: list[Rejected] = []
+        self.runs: list[tuple[tuple[int, str | None], int]] = []
+
+    def write(self, file: TarFile) -> None:
+        """Append every good one."""
+        for number, record in self._task.items:
+            size = record.size + sum(extra.entry.size for extra in record.extras)
+            if size >= _LARGE:
+                file.drain()
+            try:
+                _need_size(size)
+                file.add(plan.key(number), self._members(record))
+            except _UnfitError as reason:
+                self.rejects.append(Rejected(path=_printable(record.path), reason=_printable(str(reason))))
+                continue
+            self._count(record)
+            if size >= _LARGE:
+                file.drain()
+
+    def _members(self, record: Record) -> dict[str, bytes]:
+        """Extension -> content; _UnfitError says why the record cannot be a sample."""
+        data = self._read(record, lambda tree: tree.read(record.entry))
+        info = images.check(data, self._task.gate)
+        if isinstance(info, images.Reject):
+            raise _UnfitError(info.reason)
+        members = {
+            info.ext: data if info.data is None else info.data,
+            "json": json.dumps(_about(record, info, len(self._task.trees))).encode(),
+        }
+        if record.label is not None and self._numbers:
+            members["cls"] = self._numbers[record.label]
+        for extra in record.extras:
+            assert extra.ext not in members
+            what = f"its {extra.ext} ({extra.entry.path}) "
+            members[extra.ext] = self._read(record, extra.content, what)
+        return members
+
+    def _read(self, record: Record, content: Callable[[Tree], bytes], what: str = "") -> bytes:
+        tree = self._task.trees[record.input]
+        try:
+            data = content(tree)
+        except OSError as error:
+            if error.errno in _NOT_THE_FILES_FAULT:
+                raise HvcError(f"{tree.address}: cannot read {record.path}: {error.strerror}") from None
+            raise _UnfitError(f"{what}cannot be read: {error.strerror or error}") from None
+        except HvcError as error:
+            if isinstance(error, StorageError) and not isinstance(error, MissingError):
+                raise  # the store does not answer; its files may be as good as ever
+            raise _UnfitError(f"{what}cannot be read: {error}") from None
+        _need_size(len(data), what)
+        return data
+
+    def _count(self, record: Record) -> None:
+        video = (record.input, record.video) if record.video is not None else (0, None)
+        if self.runs and self.runs[-1][0] == video:
+            self.runs[-1] = (video, self.runs[-1][1] + 1)
+        else:
+            self.runs.append((video, 1))
+
+
+def _need_size(size: int, what: str = "") -> None:
+    if size > images.MAX_BYTES:
+        raise _UnfitError(f"{what}has {size} bytes, more than {images.MAX_BYTES}")
+
+
+def _about(record: Record, info: images.ImageInfo, inputs: int) -> dict[str, Any]:
+    """The content of a sample's JSON member."""
+    about = {
+        "path": record.path,
+        "width": info.width,
+        "height": info.height,
+        "input": record.input if inputs > 1 else None,
+        "video": record.video,
+        "frame": record.frame,
+        "time": record.time,
+        "orientation": info.orientation if info.orientation != 1 else None,
     }
-    if item.label is not None:
-        sample["cls"] = str(item.label).encode()
-    return sample
+    return {name: value for name, value in about.items() if value is not None}
+
+
+def _printable(text: str) -> str:
+    """The text with `\\x..` for bytes of file names that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

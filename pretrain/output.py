@@ -5,19 +5,19 @@ from contextlib import contextmanager
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.lock import sole_writer
-from hvc.data_prep.manifest import Manifest
 from hvc.pretrain import checkpoint as checkpoints
 from hvc.pretrain.checkpoint import Checkpoint
-from hvc.pretrain.order import steps_per_epoch
+from hvc.pretrain.dataset import TrainingData, plan_run
+from hvc.pretrain.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
 
 LOCK_SECONDS = 10.0
 """Loader processes of a killed run hold the lock until they notice, a few seconds."""
 
 
-def planned_steps(config: TrainConfig, manifest: Manifest) -> int:
+def planned_steps(config: TrainConfig, data: TrainingData) -> int:
     """Optimiser steps of the whole run."""
-    return config.steps or config.epochs * steps_per_epoch(manifest.samples, config.batch_size)
+    return config.steps or config.epochs * RunOrder(plan_run(config, data)).steps
 
 
 @contextmanager
@@ -33,13 +33,13 @@ def hold_folder(config: TrainConfig) -> Iterator[None]:
         yield
 
 
-def refuse_other_recipe(config: TrainConfig, manifest: Manifest, found: Checkpoint) -> None:
+def refuse_other_recipe(config: TrainConfig, data: TrainingData, found: Checkpoint) -> None:
     """UsageError if the checkpoint comes from other data or another method than this recipe's."""
     state = found.state
-    if state["dataset"] != manifest.digest:
+    if state["dataset"] != data.digest:
         raise UsageError(
-            f"{found.folder} was trained on dataset {state['dataset'][:12]}, {config.data} is "
-            f"{manifest.digest[:12]}; choose another output="
+            f"{found.folder} was trained on dataset {state['dataset'][:12]}, {data.address} is "
+            f"{data.digest[:12]}; choose another output="
         )
     old, new = TrainConfig.parse(state["recipe"], where=str(found.folder)).method(), config.method()
     changed = ", ".join(key for key in new if old[key] != new[key])

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hvc.pretrain.batch import Batch
 from hvc.pretrain.positives import positive_mask
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import Batch
 
 _LINES_PER_IMAGE = 24
 
@@ -19,13 +19,13 @@ def positive_pairs(batch: Batch, config: TrainConfig, rows: int = 4) -> Image.Im
     """The first images' two views side by side, with lines between positive pairs."""
     height = width = config.views.size // 8
     positives = positive_mask(*batch.boxes, height, width, config.loss.radius)
-    rows = min(rows, len(positives))
+    rows, views = min(rows, len(positives)), batch.views
     axes: Any
     figure, axes = _figure(rows, 2, 2.6)
     for row in range(rows):
         pairs = positives[row].nonzero()
         for column in range(2):
-            axes[row][column].imshow(batch.views[column][row].numpy())
+            axes[row][column].imshow(views[column][row].numpy())
             axes[row][column].set_axis_off()
         axes[row][0].set_title(f"{len(pairs)} positive pairs", fontsize=8)
         for query, key in _spread(pairs).tolist():

@@ -3,13 +3,65 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from hvc.base.addresses import CleanUri
 from hvc.base.config import Config
 from hvc.pretrain.architecture import Architecture
+
+
+class DataSource(Config):
+    """One sharded dataset of a recipe."""
+
+    address: str
+    """A folder or `s3://bucket/prefix` that holds a manifest."""
+    weight: float = Field(1.0, gt=0)
+    """Times that every sample comes per epoch; of a fraction, another part of the samples each epoch."""
+
+
+def _as_sources(value: Any) -> Any:
+    """`PATH`, `[PATH, ...]` and `[{address: PATH, weight: 2}, ...]` all mean a list of sources."""
+    items = value if isinstance(value, list | tuple) else [value]
+    if not items:
+        raise ValueError("names no dataset; write the folder or s3:// address of one")
+    return tuple(_as_source(item) for item in items)
+
+
+def _as_source(item: Any) -> Any:
+    if isinstance(item, dict | DataSource):
+        return item
+    if not isinstance(item, str | Path) or not str(item):
+        raise ValueError(f"{item!r} is no dataset; write PATH, or {{address: PATH, weight: 2}}")
+    return {"address": str(item)}
+
+
+def _as_written(sources: tuple[DataSource, ...]) -> Any:
+    """The short form where it says everything."""
+    if len(sources) == 1 and sources[0].weight == 1:
+        return sources[0].address
+    return [source.model_dump(mode="json") for source in sources]
+
+
+DataSources = Annotated[
+    tuple[DataSource, ...], BeforeValidator(_as_sources), PlainSerializer(_as_written, return_type=Any)
+]
+
+
+class ColourConfig(Config):
+    """Random changes of colour, per view; 0 leaves a thing as it is (official code: none)."""
+
+    brightness: float = Field(0.0, ge=0, le=1)
+    """Brightness times a factor from [1 - b, 1 + b]."""
+    contrast: float = Field(0.0, ge=0, le=1)
+    """Distance from the mean grey times a factor from [1 - c, 1 + c]."""
+    saturation: float = Field(0.0, ge=0, le=1)
+    """Distance from each pixel's grey times a factor from [1 - s, 1 + s]."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Turn of the hue from [-h, h], in turns."""
+    grey: float = Field(0.0, ge=0, le=1)
+    """Share of views without colour."""
 
 
 class ViewConfig(Config):
@@ -19,8 +71,48 @@ class ViewConfig(Config):
     """Side of a view in pixels; the feature map's side is an eighth of it."""
     min_area: float = Field(0.0, ge=0, le=1)
     """Least share of the image's area that a crop covers (official code: 0)."""
+    max_area: float = Field(1.0, gt=0, le=1)
+    """Largest share of the image's area that a crop covers."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Share of views that are mirrored, left to right (official code: none)."""
+    colour: ColourConfig = ColourConfig()
+    frame_gap: int | None = Field(None, ge=1)
+    """Take the second view from another frame of the video, at most so many frames of the dataset away;
+    by default both views come from one image (as in the official code)."""
+    cut: Literal["auto", "cpu", "device"] = "auto"
+    """Where crops are cut and resized. auto: on the GPU when training there, else in the loader."""
     statistics: Literal["imagenet", "cifar10"] = "imagenet"
     """Mean and standard deviation that training views are normalised with (official code: cifar10)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ViewConfig":
+        if self.min_area > self.max_area:
+            raise ValueError("min_area is larger than max_area")
+        return self
+
+
+class StreamConfig(Config):
+    """How samples are put in order, read and held ready."""
+
+    block: int = Field(16, ge=1)
+    """Neighbouring samples of a shard that are read together."""
+    window: int = Field(4, ge=1)
+    """Blocks of one stream whose samples are mixed."""
+    streams: int = Field(64, ge=1)
+    """Places in the epoch that a batch is drawn from."""
+    cache: str | None = None
+    """Folder on a disk of the node that keeps what was read from S3; by default nothing is kept."""
+    cache_gb: float = Field(50.0, gt=0)
+    """Size that the cache may reach, in GB (10^9 bytes)."""
+    buffer_mb: float = Field(64.0, gt=0)
+    """Data from S3 that each loader process holds and reads ahead, in MB (10^6 bytes)."""
+    fetch_threads: int = Field(8, ge=1)
+    """Requests to S3 that each loader process has under way."""
+    prefetch: int = Field(4, ge=1)
+    """Batches that each loader process makes ahead."""
+    max_bad: float = Field(0.001, ge=0)
+    """Corrupt samples that one epoch may have before training ends: a share below 1 (of the epoch's
+    samples, at least one), or a count."""
 
 
 class LossConfig(Config):
@@ -73,8 +165,9 @@ class TrainConfig(Config):
 
     name: str = Field("hvc", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run, and of its folder below `outputs/`."""
-    data: str
-    """A sharded dataset: a folder or `s3://bucket/prefix` that holds a manifest."""
+    data: DataSources
+    """Sharded datasets: a folder or `s3://bucket/prefix` that holds a manifest, or a list of such, or of
+    `{address: ..., weight: w}`; weight w: every sample comes w times per epoch."""
     output: str = ""
     """Folder for checkpoints and the journal; by default `outputs/NAME`."""
     seed: int = Field(42, ge=0, lt=2**63)
@@ -91,12 +184,20 @@ class TrainConfig(Config):
     """Adam's learning rate, constant."""
     shuffle: bool = True
     """A new order each epoch; false: the manifest's order, every epoch alike (official image run)."""
+    remainder: Literal["short", "drop", "wrap"] = "short"
+    """What an epoch does with samples that fill no batch: a last smaller one, none, or one that is
+    filled up with samples of the epoch's beginning."""
+    frames_per_video: int | None = Field(None, ge=1)
+    """At most so many random frames of each video per epoch (official video run: 80)."""
+    subset: int | None = Field(None, ge=1)
+    """Train on so many samples only, the same in every epoch."""
     ema_momentum: float = Field(0.99, ge=0, le=1)
     """EMA momentum at step 0; rises to 1 along a cosine."""
     workers: int = Field(2, ge=0)
     """Loader processes per training process; 0 loads in the training process itself."""
     log_every: int = Field(10, ge=1)
     """Steps between two metric records."""
+    stream: StreamConfig = StreamConfig()
     views: ViewConfig = ViewConfig()
     loss: LossConfig = LossConfig()
     engine: EngineConfig = EngineConfig()
@@ -115,10 +216,15 @@ class TrainConfig(Config):
         return Path(self.output or Path("outputs") / self.name).absolute()
 
     def method(self) -> dict[str, Any]:
-        """What decides the result: all but places, tracking, logging, and how the work is spread."""
+        """What decides the result: all but places, tracking, logging, and how the work is spread.
+
+        The data is named by its digest, which the checkpoint holds beside this.
+        """
         places = ("name", "data", "output", "tracking", "checkpoint", "workers", "log_every")
         spread: dict[str, Any] = dict.fromkeys(places, True)
         spread["engine"] = {"zero_stage", "device"}
+        spread["views"] = {"cut"}
+        spread["stream"] = set(StreamConfig.model_fields) - {"block", "window", "streams"}
         return self.model_dump(mode="json", exclude=spread)
 
     def method_digest(self) -> str:

@@ -22,8 +22,8 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance
-from hvc.data_prep.manifest import Manifest
 from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
+from hvc.pretrain.dataset import SourceData, TrainingData
 from hvc.pretrain.journal import Journal
 from hvc.pretrain.mlflow_client import connect, default_uri, experiment_id, first_line
 from hvc.pretrain.recipe import TrainConfig
@@ -45,13 +45,13 @@ class Tracker:
     Whatever is told here waits in a queue, so training never waits for a server.
     """
 
-    def __init__(self, config: TrainConfig, manifest: Manifest, provenance: Provenance) -> None:
+    def __init__(self, config: TrainConfig, data: TrainingData, provenance: Provenance) -> None:
         self._config, self._folder = config, config.folder
         self.uri = config.tracking.uri or default_uri(self._folder.parent)
         self._client = connect(self.uri)
         self.journal = Journal(self._folder / "metrics.jsonl")
         try:
-            self.run_id = self._find_run() or self._create_run(manifest)
+            self.run_id = self._find_run() or self._create_run(data)
             self._client.update_run(self.run_id, status="RUNNING")
             for key, value in {"attempt": str(provenance.attempt), **provenance.labels}.items():
                 self._client.set_tag(self.run_id, f"hvc.{key}", value)
@@ -154,12 +154,12 @@ class Tracker:
             return None
         return str(run.info.run_id)
 
-    def _create_run(self, manifest: Manifest) -> str:
+    def _create_run(self, data: TrainingData) -> str:
         where = experiment_id(self._client, self._config.tracking.experiment, self.uri)
         tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "hvc train"}
         run = self._client.create_run(where, run_name=self._config.name, tags=tags)
         self.run_id = str(run.info.run_id)
-        self._describe(self.run_id, manifest)
+        self._describe(self.run_id, data)
         self._write_note(closed=False)  # last: a run that is found again is described whole
         return self.run_id
 
@@ -172,26 +172,17 @@ class Tracker:
         }
         write_atomic(self._folder / NOTE, json.dumps(note, indent=1))
 
-    def _describe(self, run_id: str, manifest: Manifest) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+    def _describe(self, run_id: str, data: TrainingData) -> None:
+        from mlflow.entities import Param
 
         params = [Param(key, str(value)[:6000]) for key, value in flatten(self._config.resolved()).items()]
         self._client.log_batch(run_id, params=params)
         self._client.log_text(run_id, self._config.to_yaml(), "recipe.yaml")
-        source = json.dumps({"uri": self._config.data, "digest": manifest.digest})
-        dataset = Dataset(
-            name=manifest.name,
-            digest=manifest.digest[:32],  # MLflow allows 36 characters; the source holds all 64
-            source_type="hvc-manifest",
-            source=source,
-            profile=json.dumps({"samples": manifest.samples, "shards": len(manifest.shards)}),
-        )
-        tags = [InputTag("mlflow.data.context", "training")]
-        self._client.log_inputs(run_id, [DatasetInput(dataset, tags)])
+        self._client.log_inputs(run_id, [_dataset_input(source) for source in data.sources])
         for package in ("hvc", "torch", "deepspeed"):
             self._client.set_tag(run_id, f"version.{package}", version(package))
         self._client.set_tag(run_id, "hvc.method", self._config.method_digest())
-        self._client.set_tag(run_id, "hvc.dataset", manifest.digest)
+        self._client.set_tag(run_id, "hvc.dataset", data.digest)
 
     def _record(self, checkpoint: Checkpoint) -> None:
         record = {
@@ -216,12 +207,27 @@ class Tracker:
         self._client.set_registered_model_alias(name, NEWEST_ALIAS, model.version)
 
 
-def settle(config: TrainConfig, manifest: Manifest, provenance: Provenance, found: Checkpoint) -> None:
+def _dataset_input(source: SourceData) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    manifest = source.manifest
+    where = {"uri": source.store.address, "digest": manifest.digest, "weight": source.weight}
+    dataset = Dataset(
+        name=manifest.name,
+        digest=manifest.digest[:32],  # MLflow allows 36 characters; the source holds all 64
+        source_type="hvc-manifest",
+        source=json.dumps(where),
+        profile=json.dumps({"samples": manifest.samples, "shards": len(manifest.shards)}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def settle(config: TrainConfig, data: TrainingData, provenance: Provenance, found: Checkpoint) -> None:
     """Tell MLflow what it lacks of a run that has finished; a server that is away is only a warning."""
     if (read_json(config.folder / NOTE) or {}).get("closed"):
         return
     try:
-        tracker = Tracker(config, manifest, provenance)
+        tracker = Tracker(config, data, provenance)
     except HvcError as error:
         _log.warning("the run is finished, but MLflow does not know it: %s", error)
         return

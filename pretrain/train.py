@@ -13,21 +13,25 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
-from hvc.data_prep.manifest import Manifest
 from hvc.pretrain import checkpoint as checkpoints
+from hvc.pretrain.bad_samples import BadSamples, allowed
+from hvc.pretrain.batch import Batch
 from hvc.pretrain.checkpoint import CheckpointWriter
+from hvc.pretrain.colour import recolour
+from hvc.pretrain.dataset import TrainingData, load_data, plan_run
 from hvc.pretrain.ema import EmaTarget
 from hvc.pretrain.encoder_file import EncoderMetadata, write_encoder
 from hvc.pretrain.engine import Engine, choose_device
+from hvc.pretrain.loaders import start_server
 from hvc.pretrain.meter import Meter, ProgressLine
 from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
-from hvc.pretrain.order import steps_per_epoch
+from hvc.pretrain.order import RunOrder
 from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
 from hvc.pretrain.pictures import curves, feature_maps, positive_pairs
 from hvc.pretrain.processes import own_place
 from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import Batch, load_manifest, stream
+from hvc.pretrain.stream import stream
 from hvc.pretrain.tracking import Tracker, settle
 from hvc.pretrain.views import STATISTICS
 
@@ -41,7 +45,9 @@ _log = logging.getLogger(__name__)
 def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
     """Train, or go on from the newest complete checkpoint in the output folder."""
     place = own_place()
-    manifest = load_manifest(config.data)
+    data = load_data(config)
+    if config.workers:
+        start_server()  # imports while this process does
     device = choose_device(config.engine.device, place)
     ranks = Ranks(place, device)
     tracker: Tracker | None = None
@@ -50,15 +56,15 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
         def begin() -> int:
             nonlocal tracker
             held.enter_context(hold_folder(config))
-            start, tracker = _begin(config, manifest, provenance)
+            start, tracker = _begin(config, data, provenance)
             return start
 
         start = ranks.first_decides(begin)
-        if start == planned_steps(config, manifest):
+        if start == planned_steps(config, data):
             return Result(Outcome.DONE, _finished_report(config, start))
         outcome: Outcome | None = None
         try:
-            trainer = Trainer(config, manifest, ranks, device, tracker, provenance)
+            trainer = Trainer(config, data, ranks, device, tracker, provenance)
             if start:
                 trainer.restore(start)
             outcome = trainer.train(stop)
@@ -69,7 +75,7 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
         return Result(outcome, _report(config, trainer, tracker))
 
 
-def _begin(config: TrainConfig, manifest: Manifest, provenance: Provenance) -> tuple[int, Tracker | None]:
+def _begin(config: TrainConfig, data: TrainingData, provenance: Provenance) -> tuple[int, Tracker | None]:
     """Rank 0, holding the folder: the step to start from, and the run to track into.
 
     Nothing of a finished run changes, except what a kill or a dead server kept from MLflow.
@@ -77,11 +83,11 @@ def _begin(config: TrainConfig, manifest: Manifest, provenance: Provenance) -> t
     root = config.folder / "checkpoints"
     found = checkpoints.newest(root)
     if found:
-        refuse_other_recipe(config, manifest, found)
-        if found.step == planned_steps(config, manifest):
-            settle(config, manifest, provenance, found)
+        refuse_other_recipe(config, data, found)
+        if found.step == planned_steps(config, data):
+            settle(config, data, provenance, found)
             return found.step, None
-    tracker = Tracker(config, manifest, provenance)
+    tracker = Tracker(config, data, provenance)
     tracker.repair(root)
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())
     return (found.step if found else 0), tracker
@@ -93,18 +99,21 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        manifest: Manifest,
+        data: TrainingData,
         ranks: Ranks,
         device: torch.device,
         tracker: Tracker | None,
         provenance: Provenance,
     ) -> None:
-        self.config, self.manifest, self.ranks, self.tracker = config, manifest, ranks, tracker
+        self.config, self.data, self.ranks, self.tracker = config, data, ranks, tracker
         self.place, self.device = ranks.place, device
         self._attempt = provenance.attempt
         self._root = config.folder / "checkpoints"
-        self.total_steps = planned_steps(config, manifest)
+        self.total_steps = planned_steps(config, data)
         self.step = 0
+        self._order = RunOrder(plan_run(config, data))
+        limit = allowed(config.stream.max_bad, self._order.samples)
+        self._bad = BadSamples(limit, self.place.rank)
         torch.manual_seed(config.seed)
         online = OnlineNetwork(
             config.architecture,
@@ -131,7 +140,8 @@ class Trainer:
             for batch in self._batches():
                 if self.step == 0 and self.tracker:
                     self.tracker.picture("views", positive_pairs(batch, self.config))
-                meter.add(batch.plan, self.train_step(batch))
+                self._bad.add(batch)
+                meter.add(batch, self.train_step(batch))
                 self.step += 1
                 finished = self.step == self.total_steps
                 stopping = self.ranks.any_rank(stop()) and not finished
@@ -149,7 +159,7 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> StepLoss:
         """EMA, target passes, online passes, loss, gradients, optimiser: one step (paper's order)."""
-        views = [self._normalise(pixels) for pixels in batch.views]
+        views = self._views(batch)
         boxes = [box.to(self.device, non_blocking=True) for box in batch.boxes]
         self.ema.update(self.online.ema_source())
         return self._forward_backward(views, boxes, batch.plan.weight)
@@ -162,27 +172,35 @@ class Trainer:
         self.engine.backward_and_step(loss.total * weight)
         return loss
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
+    def _views(self, batch: Batch) -> list[Tensor]:
+        """The two views as the network takes them, float [B, 3, S, S] on the device."""
+        colours = batch.colours or (None, None)
+        pixels = batch.views_on(self.device)
+        return [self._normalise(view, colour) for view, colour in zip(pixels, colours, strict=True)]
+
+    def _normalise(self, pixels: Tensor, colours: Tensor | None = None) -> Tensor:
         # uint8 travels, a quarter of the bytes: [B, S, S, 3] -> float [B, 3, S, S]
         images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        return images.sub_(self._mean).div_(self._std)
+        return recolour(images, colours).sub(self._mean).div_(self._std)
 
     def _batches(self) -> Iterator[Batch]:
         return stream(
             self.config,
-            self.manifest,
+            self.data,
             rank=self.place.rank,
             world_size=self.place.world_size,
             first_step=self.step,
             last_step=self.total_steps,
+            cut_later=cut_later(self.config, self.device),
         )
 
     def _record(self, meter: Meter, line: ProgressLine) -> None:
         values = meter.result(self.ranks.sum_over_ranks)
         if not all(value == value and abs(value) != float("inf") for value in values.values()):
             raise HvcError(f"the loss is not finite at step {self.step}; {_DIVERGED}")
-        epoch = self.step / steps_per_epoch(self.manifest.samples, self.config.batch_size)
-        values |= {"train/epoch": epoch, "train/ema_steps": float(self.ema.step)}
+        bad = self._bad.check((self.step - 1) // self._order.steps, self.ranks.sum_over_ranks)
+        values |= {"train/epoch": self.step / self._order.steps, "train/ema_steps": float(self.ema.step)}
+        values["data/bad_samples"] = float(bad)
         self.last_metrics = values
         line.update(self.step, values)
         if self.tracker:
@@ -249,7 +267,7 @@ class Trainer:
             "attempt": self._attempt,
             "recipe": self.config.resolved(),
             "method": self.config.method_digest(),
-            "dataset": self.manifest.digest,
+            "dataset": self.data.digest,
             "run_id": self.tracker.run_id if self.tracker else None,
         }
 
@@ -290,6 +308,11 @@ class Trainer:
         if self.config.tracking.upload_encoder:
             done = self._root / checkpoints.step_name(self.step)
             self.tracker.encoder(done / checkpoints.ENCODER)
+
+
+def cut_later(config: TrainConfig, device: torch.device) -> bool:
+    """Whether views are cut on the training device, and not by the loader processes."""
+    return config.views.cut == "device" or (config.views.cut == "auto" and device.type != "cpu")
 
 
 def _report(config: TrainConfig, trainer: Trainer, tracker: Tracker | None) -> dict[str, Any]:

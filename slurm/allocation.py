@@ -16,6 +16,7 @@ class Allocation:
     """One task's place in its job."""
 
     job_id: str
+    """As Slurm's commands understand it: `7`, or `7_3` for a task of an array."""
     attempt: int
     """Counts from 1; each requeue starts the next."""
     rank: int
@@ -29,7 +30,7 @@ class Allocation:
         """Read what Slurm tells every task; HvcError outside of one."""
         try:
             return cls(
-                job_id=environment["SLURM_JOB_ID"],
+                job_id=_job_id(environment),
                 attempt=int(environment.get("SLURM_RESTART_COUNT", "0")) + 1,
                 rank=int(environment["SLURM_PROCID"]),
                 world_size=int(environment["SLURM_NTASKS"]),
@@ -42,6 +43,13 @@ class Allocation:
 
     def __str__(self) -> str:
         return f"job {self.job_id}, attempt {self.attempt}, rank {self.rank} of {self.world_size}"
+
+
+def _job_id(environment: Mapping[str, str]) -> str:
+    # One task of an array has the array's own id for SLURM_JOB_ID, and to requeue that would requeue all.
+    if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
 
 
 def export_torch_environment() -> None:

@@ -51,23 +51,29 @@ def submit(
     HvcError when Slurm is missing or refuses the job.
     """
     paths = find(stage) if isinstance(stage, str) else stage
-    _check_tasks(paths, cluster)
+    check_tasks(paths, cluster)
     parent = Path(cluster.folder).expanduser().absolute()
     if dry_run:
-        folder = next(folder for folder in _folders(parent, paths.name) if not folder.exists())
+        folder = next_folder(parent, paths.name)
         return SubmitReport(None, folder, sbatch_text(cluster, f"hvc-{paths.name}", folder))
-    if which("sbatch") is None:
-        raise HvcError("no sbatch here; submit from a login node of the cluster (a dry run works anywhere)")
-    folder = _make_folder(parent, paths.name)
+    need_slurm()
+    folder = make_folder(parent, paths.name)
     job_file = JobFile(
         stage=paths, config=config.resolved(), cluster=cluster.name, max_requeues=cluster.max_requeues
     )
     job_file.write(folder / "job.json")
-    job_id = _queue(_executor(cluster, f"hvc-{paths.name}", folder), folder)
+    job_id = queue(executor_for(cluster, f"hvc-{paths.name}", folder), [folder / "job.json"])
     return SubmitReport(job_id, folder, sbatch_text(cluster, f"hvc-{paths.name}", folder))
 
 
-def _check_tasks(stage: StagePaths, cluster: ClusterConfig) -> None:
+def need_slurm() -> None:
+    """HvcError where there is no Slurm."""
+    if which("sbatch") is None:
+        raise HvcError("no sbatch here; submit from a login node of the cluster (a dry run works anywhere)")
+
+
+def check_tasks(stage: StagePaths, cluster: ClusterConfig) -> None:
+    """UsageError if the cluster's file wants several tasks of a stage that runs as one process."""
     if stage.parallel or cluster.nodes * cluster.tasks_per_node == 1:
         return
     raise UsageError(
@@ -79,41 +85,52 @@ def _check_tasks(stage: StagePaths, cluster: ClusterConfig) -> None:
 
 def sbatch_text(cluster: ClusterConfig, job_name: str, folder: Path) -> str:
     """The sbatch script of a job whose files are in `folder`; needs no Slurm."""
-    return _executor(cluster, job_name, folder).text()
+    return executor_for(cluster, job_name, folder).text()
 
 
-class _Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed by mypy
+class Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed by mypy
     """submitit's executor, which can also be asked for the text on a machine without Slurm."""
 
     @classmethod
     def affinity(cls) -> int:
         return 2  # the check for srun comes with the submission, not before
 
-    def text(self) -> str:
+    def text(self, tasks: int = 1) -> str:
+        """The sbatch script of a job, or of an array of several tasks."""
+        if tasks > 1:
+            self.parameters["map_count"] = tasks
         text: str = self._make_submission_file_text(self._submitit_command_str, uid="")
         return text
 
 
-def _executor(cluster: ClusterConfig, job_name: str, folder: Path) -> _Executor:
-    executor = _Executor(folder=folder, python=plan.python_command(cluster))
-    executor.update_parameters(**plan.parameters(cluster, job_name))
+def executor_for(cluster: ClusterConfig, job_name: str, folder: Path, **more: Any) -> Executor:
+    """What submits jobs whose files are in `folder`; `more` are further parameters of submitit."""
+    executor = Executor(folder=folder, python=plan.python_command(cluster))
+    executor.update_parameters(**plan.parameters(cluster, job_name), **more)
     return executor
 
 
-def _queue(executor: Any, folder: Path) -> str:
+def queue(executor: Any, job_files: list[Path]) -> str:
+    """Submit one job, or an array with a task per job file; Slurm's id. HvcError when it is refused."""
+    folder = job_files[0].parent
     try:
         with redirect_stderr(StringIO()):  # submitit prints there what its exception says as well
-            job = executor.submit(run_job, str(folder / "job.json"))
+            jobs = executor.map_array(run_job, [str(path) for path in job_files])
     except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
         raise HvcError(_refusal(str(error).strip(), folder)) from None
-    job_id: str = job.job_id
-    return job_id
+    job_id: str = jobs[0].job_id
+    return job_id.partition("_")[0]
 
 
 def _refusal(words: str, folder: Path) -> str:
     if _UNREACHABLE.search(words):
         return f"Slurm's controller does not answer: {words}; see `scontrol ping`, then submit again"
     return f"sbatch refused the job: {words}; correct the cluster's file (the script is in {folder})"
+
+
+def next_folder(parent: Path, name: str) -> Path:
+    """The folder that a submission now would get."""
+    return next(folder for folder in _folders(parent, name) if not folder.exists())
 
 
 def _folders(parent: Path, name: str) -> Iterator[Path]:
@@ -124,7 +141,8 @@ def _folders(parent: Path, name: str) -> Iterator[Path]:
         yield parent / f"{stem}-{number}"
 
 
-def _make_folder(parent: Path, name: str) -> Path:
+def make_folder(parent: Path, name: str) -> Path:
+    """A new folder for one submission, named after stage and time."""
     for folder in _folders(parent, name):
         try:
             folder.mkdir(parents=True)

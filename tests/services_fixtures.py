@@ -7,6 +7,7 @@ import pytest
 from conftest import missing
 from services.install import S3_COMMANDS, SLURM_COMMANDS, missing_packages
 from services.mlflow_server import MlflowServer
+from services.proxy import KINDS, FaultProxy, Faulty
 from services.s3 import S3Server
 from services.slurm import SlurmCluster
 
@@ -38,6 +39,23 @@ def s3_env(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in s3.env.items():
         monkeypatch.setenv(name, value)
     return s3
+
+
+@pytest.fixture
+def faulty_s3(s3_env: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
+    """Call it (arguments of FaultProxy after the first) for a bad network between here and `s3_env`."""
+    proxies: list[FaultProxy] = []
+
+    def make(
+        share: float = 0.05, seed: int = 0, alter: float = 0.0, kinds: tuple[str, ...] = KINDS
+    ) -> FaultProxy:
+        proxies.append(FaultProxy(s3_env.endpoint, share, seed, alter, kinds))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxies[-1].url)
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,15 @@ def encode() -> Callable[..., bytes]:
     return make
 
 
+@pytest.fixture(scope="session")
+def large_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 JPEG files that take a moment to decode; not to be changed."""
+    root = tmp_path_factory.mktemp("large")
+    for i in range(60):
+        picture(i, 1200, 900).save(root / f"picture {i:04d}.JPEG", quality=95)
+    return root
+
+
 @pytest.fixture
 def pictures(tmp_path: Path, encode: Callable[..., bytes]) -> Callable[..., Path]:
     """`pictures(count, width=96, height=64)` -> a folder of so many JPEG files, in two sub-folders."""

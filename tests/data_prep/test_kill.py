@@ -3,54 +3,28 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import psutil
 import pytest
+from killing import PROGRAM, complete, contents, kill_at_random, options, start, wait_for
 
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance, never
+from hvc.base.storage import open_store
+from hvc.data_prep.manifest import read_manifest
 from hvc.data_prep.shard import ShardConfig, run
 from hvc.data_prep.verify import verify
 
-PROGRAM = """
-import json, sys
-from hvc.base.stage import Provenance, StopFlag
-from hvc.data_prep.shard import ShardConfig, run
-if __name__ == "__main__":
-    result = run(ShardConfig.parse(json.loads(sys.argv[1])), StopFlag().listen(), Provenance())
-    sys.exit(result.exit_code)
-"""
-
-
-def options(root, output, **more):
-    return {"input": str(root), "output": str(output), "min_shards": 30, "workers": 2, **more}
-
-
-def start(config):
-    command = [sys.executable, "-c", PROGRAM, json.dumps(config)]
-    return subprocess.Popen(command, start_new_session=True)
+SOAK = "HVC_SOAK" in os.environ
+LOCAL_TRIALS, S3_TRIALS = (100, 100) if SOAK else (6, 4)
 
 
 def finish(config):
     return run(ShardConfig.parse(config), never, Provenance())
-
-
-def contents(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, "it ended before it could be disturbed"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def family(process):
@@ -62,13 +36,8 @@ def all_gone(processes):
     return not alive
 
 
-@pytest.fixture
-def large_pictures(pictures) -> Path:
-    return pictures(60, width=1200, height=900)
-
-
 def test_sigkill_after_the_first_shard(large_pictures, tmp_path):
-    config = options(large_pictures, tmp_path / "out")
+    config = options(large_pictures, tmp_path / "out", min_shards=30)
     process = start(config)
     wait_for(lambda: list((tmp_path / "out").glob("shard-*.tar")), process)
     children = family(process)
@@ -78,14 +47,14 @@ def test_sigkill_after_the_first_shard(large_pictures, tmp_path):
     assert all_gone(children), "worker processes outlived the run"
     assert not (tmp_path / "out/manifest.json").exists()
     assert finish(config).outcome is Outcome.DONE
-    finish(options(large_pictures, tmp_path / "reference"))
+    finish(options(large_pictures, tmp_path / "reference", min_shards=30))
     assert contents(tmp_path / "out") == contents(tmp_path / "reference")
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_dir()] == []
 
 
 @pytest.mark.parametrize("everyone", [False, True])
 def test_sigterm_saves_and_exits_75(large_pictures, tmp_path, everyone):
-    config = options(large_pictures, tmp_path / "out")
+    config = options(large_pictures, tmp_path / "out", min_shards=30)
     process = start(config)
     wait_for(lambda: list((tmp_path / "out").glob("shard-*.tar")), process)
     if everyone:  # as a cluster does it
@@ -96,12 +65,12 @@ def test_sigterm_saves_and_exits_75(large_pictures, tmp_path, everyone):
     assert not (tmp_path / "out/manifest.json").exists()
     assert not list((tmp_path / "out").glob(".progress/work-*"))
     finish(config)
-    finish(options(large_pictures, tmp_path / "reference"))
+    finish(options(large_pictures, tmp_path / "reference", min_shards=30))
     assert contents(tmp_path / "out") == contents(tmp_path / "reference")
 
 
 def test_a_second_run_leaves_the_first_alone(large_pictures, tmp_path):
-    config = options(large_pictures, tmp_path / "out")
+    config = options(large_pictures, tmp_path / "out", min_shards=30)
     first = start(config)
     wait_for(lambda: list((tmp_path / "out/.progress").glob("work-*")), first)
     with pytest.raises(HvcError, match="another run writes here"):
@@ -110,24 +79,9 @@ def test_a_second_run_leaves_the_first_alone(large_pictures, tmp_path):
         finish({**config, "seed": 1})
     assert first.poll() is None, "it ended before the others came"
     assert first.wait(timeout=120) == 0
-    finish(options(large_pictures, tmp_path / "reference"))
+    finish(options(large_pictures, tmp_path / "reference", min_shards=30))
     assert contents(tmp_path / "out") == contents(tmp_path / "reference")
     assert not (tmp_path / "out/.progress").exists()
-
-
-@pytest.mark.skipif("HVC_SOAK" not in os.environ, reason="long: `make soak` runs it")
-def test_soak_kills_at_random_moments(large_pictures, tmp_path):
-    finish(options(large_pictures, tmp_path / "reference"))
-    rng = random.Random(0)
-    for trial in range(20):
-        config = options(large_pictures, tmp_path / f"out{trial}")
-        for _ in range(rng.randint(1, 4)):
-            process = start(config)
-            time.sleep(rng.uniform(0.3, 6))
-            process.kill()
-            process.wait()
-        finish(config)
-        assert contents(tmp_path / f"out{trial}") == contents(tmp_path / "reference")
 
 
 def test_a_full_disk_is_explained_and_the_next_run_goes_on(large_pictures, tmp_path):
@@ -141,3 +95,87 @@ def test_a_full_disk_is_explained_and_the_next_run_goes_on(large_pictures, tmp_p
     assert "run the same command again" in done.stderr
     finish(config)
     assert verify(str(tmp_path / "out")).ok
+
+
+@pytest.fixture
+def mixture(pictures):
+    """Small pictures, among them duplicates and a bad one: every list has something in it."""
+    root = pictures(40)
+    for i in range(6):
+        shutil.copy(root / "part-0/picture 0000.JPEG", root / f"again-{i}.jpg")
+    (root / "bad.jpg").write_bytes(b"no image")
+    return root
+
+
+SMALL = {"min_shards": 12, "dedupe": True, "max_bad": 1}
+
+
+def disturb(rng, config, seconds, **env):
+    """Kill one to four runs, in every third trial runs of parts; then one to the end."""
+    in_parts = rng.random() < 1 / 3
+    for _ in range(rng.randint(1, 4)):
+        some = {**config, "parts": 2, "part": rng.randrange(2)} if in_parts else config
+        kill_at_random(rng, some, seconds * 1.1, wait_for_workers=False, **env)
+    complete(config, **env)
+
+
+def test_soak_local_kills_at_random_moments(mixture, tmp_path):
+    seconds = complete(options(mixture, tmp_path / "reference", **SMALL))
+    reference = contents(tmp_path / "reference")
+    assert {"rejects.jsonl", "duplicates.jsonl"} < set(reference)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    rng = random.Random(20)
+    for trial in range(LOCAL_TRIALS):
+        output = tmp_path / f"out{trial}"
+        disturb(rng, options(mixture, output, **SMALL), seconds, TMPDIR=str(scratch))
+        assert contents(output) == reference, f"trial {trial}"
+        assert [path for path in output.rglob("*") if path.is_dir()] == [], f"trial {trial}"
+        assert list(scratch.iterdir()) == [], f"trial {trial}"
+        shutil.rmtree(output)
+
+
+@pytest.mark.services
+def test_soak_s3_kills_at_random_moments(s3_env, mixture, tmp_path):
+    bucket = s3_env.bucket("soak")
+    complete(options(mixture, tmp_path / "reference", **SMALL))
+    reference = contents(tmp_path / "reference")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    seconds = complete(options(mixture, f"{bucket}/timing", **SMALL))
+    rng = random.Random(21)
+    for trial in range(S3_TRIALS):
+        output = f"{bucket}/out{trial}"
+        disturb(rng, options(mixture, output, **SMALL), seconds, TMPDIR=str(scratch))
+        store = open_store(output)
+        assert {name: store.read(name) for name in store.names()} == reference, f"trial {trial}"
+        assert list(scratch.iterdir()) == [], f"trial {trial}"
+    assert open_uploads(s3_env, bucket) == []
+
+
+def open_uploads(s3_env, bucket):
+    answer = s3_env.client().list_multipart_uploads(Bucket=bucket.removeprefix("s3://"))
+    return [upload["Key"] for upload in answer.get("Uploads", [])]
+
+
+@pytest.mark.services
+def test_sigkill_in_the_middle_of_a_multipart_upload(s3_env, tmp_path, encode):
+    """A shard of 100 MB; what the killed run had sent of it is not left behind."""
+    root = tmp_path / "in"
+    root.mkdir()
+    noise = random.Random(0).randbytes(25_000_000)
+    for i in range(4):
+        (root / f"{i}.jpg").write_bytes(encode("JPEG", i) + noise)
+    bucket = s3_env.bucket("multipart")
+    config = options(root, f"{bucket}/out", target_mb=1000, check="none")
+    process = start(config)
+    wait_for(lambda: open_uploads(s3_env, bucket), process)
+    process.kill()
+    process.wait()
+    assert open_uploads(s3_env, bucket)
+    complete(config)
+    assert open_uploads(s3_env, bucket) == []
+    store = open_store(f"{bucket}/out")
+    (shard,) = read_manifest(store).shards
+    assert store.stored(shard.path).sha256 == shard.sha256
+    assert verify(f"{bucket}/out").ok

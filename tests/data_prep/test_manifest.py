@@ -6,7 +6,7 @@ import pytest
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
-from hvc.data_prep.manifest import FileRef, Made, Manifest, Shard, read_manifest
+from hvc.data_prep.manifest import FileRef, Frames, Made, Manifest, Shard, read_manifest
 
 HASH = "0" * 63
 
@@ -37,8 +37,49 @@ def manifest(**changes) -> Manifest:
 
 def test_round_trip(tmp_path):
     store = open_store(tmp_path)
-    store.write("manifest.json", manifest().to_bytes())
-    assert read_manifest(store) == manifest()
+    lists = {
+        name: FileRef(path=f"{name}.jsonl", sha256=f"{HASH}b")
+        for name in ("rejects", "duplicates_list", "groups")
+    }
+    more = {
+        "sources": ("coco", "video"),
+        "check": "header",
+        "max_side": 512,
+        "quality": 90,
+        "dedupe": True,
+        "extras": ("captions",),
+        "frames": Frames(fps=2.0),
+        "pillow": "11.0.0",
+    }
+    whole = manifest(**lists, made=manifest().made.model_copy(update=more), found=9, duplicates=2)
+    for one in (manifest(), whole):
+        store.write("manifest.json", one.to_bytes())
+        assert read_manifest(store) == one
+        assert one.version == 2
+
+
+VERSION_1 = """
+{"format": "hvc-manifest", "version": 1, "name": "toy", "source": "folder",
+ "made": {"order": "shuffled", "seed": 0, "target_mb": 100.0, "min_shards": 1, "max_pixels": 100000000,
+  "input": "000000000000000000000000000000000000000000000000000000000000000a", "hvc": "0.1.0"},
+ "samples": 1, "found": 2, "rejected": 1, "duplicates": 0,
+ "rejects": {"path": "rejects.jsonl",
+  "sha256": "000000000000000000000000000000000000000000000000000000000000000b"},
+ "shards": [{"path": "shard-000000.tar", "bytes": 10240,
+  "sha256": "0000000000000000000000000000000000000000000000000000000000000000", "samples": 1,
+  "index": {"path": "shard-000000.idx",
+   "sha256": "000000000000000000000000000000000000000000000000000000000000000f"}}],
+ "classes": [],
+ "digest": "ae4ea664a2090d4280bf4c157af2ead41dcf03c7598dd6fe8331d37af7028de6"}
+"""
+
+
+def test_a_manifest_of_version_1_is_still_read():
+    old = Manifest.from_bytes(VERSION_1.encode(), "manifest.json")
+    assert (old.version, old.samples, old.duplicates_list, old.groups) == (1, 1, None, None)
+    assert (old.made.check, old.made.dedupe, old.made.sources) == ("full", False, ())
+    with pytest.raises(HvcError, match="the digest does not match"):
+        Manifest.from_bytes(VERSION_1.replace('"samples": 1,', '"samples": 2,').encode(), "manifest.json")
 
 
 def test_the_digest_names_shards_and_counts_only():
@@ -75,12 +116,17 @@ def tamper(path, value):
         (b"\xff\xfe", "not JSON"),
         (b"[]", "not a manifest of hvc"),
         (tamper(["format"], "other"), "not a manifest of hvc"),
-        (tamper(["version"], 2), "version 2, this hvc reads up to 1; update hvc"),
+        (tamper(["version"], 3), "version 3, this hvc reads up to 2; update hvc"),
         (tamper(["version"], "x"), "unknown version 'x'"),
+        (tamper(["version"], 0), "unknown version 0"),
+        (tamper(["version"], True), "unknown version True"),
+        (tamper(["version"], 1), "the digest does not match"),
         (tamper(["shards", 0, "path"], "../../etc/passwd"), "unsafe object name"),
         (tamper(["shards", 0, "index", "path"], "/etc/passwd"), "unsafe object name"),
         (tamper(["shards", 1, "bytes"], "many"), r"shards\.1\.bytes"),
         (tamper(["shards", 1, "sha256"], f"{HASH}e"), "the digest does not match"),
+        (tamper(["groups"], {"path": "../groups.jsonl", "sha256": f"{HASH}1"}), "unsafe object name"),
+        (tamper(["made", "check"], "half"), r"made\.check"),
         (tamper(["surprise"], 1), "surprise"),
         (tamper(["found"], 99), "`found` is not"),
     ],

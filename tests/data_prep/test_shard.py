@@ -19,9 +19,14 @@ from hvc.data_prep.shard import ShardConfig, run
 from hvc.data_prep.verify import verify
 
 
+SMALL = {"inputs": [{"source": "folder", "address": "a"}], "output": "b"}
+
+
 def shard(input_folder, output, stop=never, **options):
     options = {"workers": 2, "min_shards": 6, **options}
-    config = ShardConfig.parse({"input": str(input_folder), "output": str(output), **options})
+    source = options.pop("source", "folder")
+    inputs = [{"source": source, "address": str(input_folder)}]
+    config = ShardConfig.parse({"inputs": inputs, "output": str(output), **options})
     return run(config, stop, Provenance())
 
 
@@ -85,7 +90,7 @@ def test_the_index_points_at_the_bytes(pictures, tmp_path):
             listed = {
                 f"{index.key(i)}.{ext}": data[offset : offset + length]
                 for i in range(len(index))
-                for ext, (offset, length) in index.members(i).items()
+                for ext, (offset, length, _) in index.members(i).items()
             }
             stored = {member.name: archive.extractfile(member).read() for member in archive}
             assert {member.mtime for member in archive.getmembers()} == {0}
@@ -192,7 +197,7 @@ def test_max_bad_is_a_number_or_a_share(pictures, tmp_path, max_bad, bad, passes
 @pytest.mark.parametrize("value", [-1, -0.5, 1.5, "few", True])
 def test_max_bad_refuses_nonsense(tmp_path, value):
     with pytest.raises(UsageError, match="max_bad"):
-        ShardConfig.parse({"input": "x", "output": "y", "max_bad": value})
+        ShardConfig.parse({**SMALL, "max_bad": value})
 
 
 def test_nothing_but_bad_images_is_no_dataset(tmp_path):
@@ -298,14 +303,14 @@ def test_a_finished_dataset_may_be_read_only(pictures, tmp_path):
 @pytest.mark.parametrize("value", [-1, 1.5, -0.1, float("nan"), True, "many", None])
 def test_max_bad_is_a_count_or_a_share(value):
     with pytest.raises(UsageError, match=r"^config: max_bad: ") as caught:
-        ShardConfig.parse({"input": "a", "output": "b", "max_bad": value})
+        ShardConfig.parse({**SMALL, "max_bad": value})
     assert "constrained" not in str(caught.value)
     for good in (0, 10, 0.0, 0.01, 1.0):
-        parsed = ShardConfig.parse({"input": "a", "output": "b", "max_bad": good}).max_bad
+        parsed = ShardConfig.parse({**SMALL, "max_bad": good}).max_bad
         assert (parsed, type(parsed)) == (good, type(good))
 
 
 @pytest.mark.parametrize("output", ["", " "])
 def test_an_empty_output_is_refused(output):
     with pytest.raises(UsageError, match=r"output: .*is empty"):
-        ShardConfig.parse({"input": "a", "output": output})
+        ShardConfig.parse({**SMALL, "output": output})

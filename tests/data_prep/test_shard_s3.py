@@ -30,8 +30,14 @@ if __name__ == "__main__":
 
 def shard(root, address, stop=never, **options):
     options = {"workers": 2, "min_shards": 4, **options}
-    config = ShardConfig.parse({"input": str(root), "output": str(address), **options})
+    inputs = [{"source": "folder", "address": str(root)}]
+    config = ShardConfig.parse({"inputs": inputs, "output": str(address), **options})
     return run(config, stop, Provenance())
+
+
+def options(root, address, **more):
+    inputs = [{"source": "folder", "address": str(root)}]
+    return {"inputs": inputs, "output": address, "workers": 2, **more}
 
 
 def objects(address):
@@ -97,7 +103,7 @@ def test_killed_there_is_no_dataset_and_the_next_run_finishes_it(s3_env, picture
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     address = s3_env.bucket("killed")
     root = pictures(40, width=1200, height=900)
-    config = {"input": str(root), "output": address, "min_shards": 12, "workers": 2}
+    config = options(root, address, min_shards=12)
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(config)])
     store = open_store(address)
     deadline = time.monotonic() + 60
@@ -123,7 +129,7 @@ def test_two_runs_on_one_machine_do_not_share_a_work_folder(s3_env, pictures, tm
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     address = s3_env.bucket("twice")
     root = pictures(40, width=1200, height=900)
-    config = {"input": str(root), "output": address, "min_shards": 12, "workers": 2}
+    config = options(root, address, min_shards=12)
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(config)])
     deadline = time.monotonic() + 60
     while not list(scratch.glob("hvc-shard-*-*")):

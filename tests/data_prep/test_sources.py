@@ -1,11 +1,13 @@
-"""Listing: the same images in the same order on every machine."""
+"""Inputs put together: any number of them, of any source, in one catalog that every machine finds alike."""
 
 import os
 
 import pytest
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.data_prep.sources import list_folder, list_imagenet
+from hvc.data_prep.catalog import Record
+from hvc.data_prep.source_names import EXTRAS, Source
+from hvc.data_prep.sources import SOURCES, FrameOptions, build_catalog
 
 
 def touch(root, *names):
@@ -13,88 +15,133 @@ def touch(root, *names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
+    return str(root)
 
 
-def test_all_images_at_any_depth_sorted(tmp_path):
-    touch(
-        tmp_path,
-        "b.JPEG",
-        "a/z.png",
-        "a/b/c.WebP",
-        "a.bmp",
-        "B.tif",
-        "é.jpg",
-        ".hidden.jpg",
-        "notes.txt",
-        "jpg",
+def test_the_words_of_the_command_line_are_the_sources():
+    assert [str(source) for source in Source] == list(SOURCES)
+    assert frozenset().union(*(layout.offers for layout in SOURCES.values())) == set(EXTRAS)
+
+
+def test_several_sources_become_one_catalog(tmp_path):
+    one = touch(tmp_path / "one", "n00000002/b.jpg", "n00000001/a.jpg")
+    two = touch(
+        tmp_path / "two", "JPEGImages/v/00001.jpg", "JPEGImages/v/00000.jpg", "JPEGImages/u/00000.jpg"
     )
-    listing = list_folder(tmp_path)
-    paths = [item.path for item in listing.items]
-    assert paths == sorted(["b.JPEG", "a/z.png", "a/b/c.WebP", "a.bmp", "B.tif", "é.jpg", ".hidden.jpg"])
-    assert {item.label for item in listing.items} == {None}
-    assert {item.size for item in listing.items} == {5}
+    three = touch(tmp_path / "three", "cat/x.jpg", "n00000002/y.jpg")
+    catalog = build_catalog(
+        [("imagenet", one), ("youtube-vos", two), ("folder", three)], frozenset({"labels"})
+    )
+    assert [catalog.record(i) for i in range(len(catalog))] == [
+        Record("n00000001/a.jpg", 5, None, "n00000001", input=0),
+        Record("n00000002/b.jpg", 5, None, "n00000002", input=0),
+        Record("JPEGImages/u/00000.jpg", 5, None, None, "u", 0, input=1),
+        Record("JPEGImages/v/00000.jpg", 5, None, None, "v", 0, input=1),
+        Record("JPEGImages/v/00001.jpg", 5, None, None, "v", 1, input=1),
+        Record("cat/x.jpg", 5, None, "cat", input=2),
+        Record("n00000002/y.jpg", 5, None, "n00000002", input=2),
+    ]
+    assert catalog.classes == ("cat", "n00000001", "n00000002")
+    assert catalog.group_ids.tolist() == [-1, -1, 0, 1, 1, -1, -1]
+    assert [catalog.input_of(i) for i in range(7)] == [0, 0, 1, 1, 1, 2, 2]
+    assert [tree.address for tree in catalog.trees] == [one, two, three]
 
 
-def test_links_are_followed_but_not_round_and_round(tmp_path):
-    touch(tmp_path / "in", "a/x.jpg")
-    touch(tmp_path / "elsewhere", "y.jpg")
-    (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
-    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "in/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (tmp_path / "in/file.jpg").symlink_to(tmp_path / "elsewhere/y.jpg")
-    paths = [item.path for item in list_folder(tmp_path / "in").items]
-    assert paths == ["a/x.jpg", "file.jpg", "gone.jpg", "linked/y.jpg"]
+def test_videos_of_one_name_in_two_inputs_are_two_videos(tmp_path):
+    inputs = [("frames", touch(tmp_path / name, "v/0.jpg", "v/1.jpg")) for name in ("one", "two")]
+    catalog = build_catalog(inputs)
+    assert catalog.group_ids.tolist() == [0, 0, 1, 1]
+    assert [catalog.video_name(group) for group in (0, 1, -1)] == ["v", "v", None]
+
+
+def test_the_digest_notices_names_sizes_labels_and_sources(tmp_path):
+    address = touch(tmp_path / "in", "n00000001/a.jpg", "n00000002/b.jpg")
+
+    def digest(*sources, wanted=frozenset()):
+        return build_catalog([(source, address) for source in sources], wanted).digest()
+
+    digests = {digest("folder"), digest("imagenet"), digest("folder", "folder"), digest("frames")}
+    assert (
+        digest("folder", wanted=frozenset({"labels"})) in digests
+    )  # what the class folders say, either way
+    touch(tmp_path / "in", "n00000002/c.jpg")
+    digests.add(digest("folder"))
+    (tmp_path / "in/n00000002/c.jpg").write_bytes(b"longer")
+    digests.add(digest("folder"))
+    assert len(digests) == 6
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    address = str(tmp_path / "elsewhere")
+    assert digest("folder") in digests
 
 
 def test_a_name_that_is_not_text_does_no_harm(tmp_path):
-    touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"), "a.jpg")
-    assert len(list_folder(tmp_path).items) == 2
-    assert len(list_folder(tmp_path).digest()) == 64
+    catalog = build_catalog([("folder", touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"), "a.jpg"))])
+    assert [catalog.trees[0].read(catalog.record(i).entry) for i in range(2)] == [b"12345"] * 2
+    assert len(catalog.digest()) == 64
 
 
-def test_imagenet_labels_are_positions_of_sorted_classes(tmp_path):
-    touch(
-        tmp_path,
-        "n02/x.JPEG",
-        "n00000009/a.JPEG",
-        "n00000001/b.JPEG",
-        "n00000001/c.JPEG",
-        "n00000005/d.JPEG",
-    )
-    listing = list_imagenet(tmp_path)
-    assert listing.classes == ("n00000001", "n00000005", "n00000009")
-    assert [(item.path, item.label) for item in listing.items] == [
-        ("n00000001/b.JPEG", 0),
-        ("n00000001/c.JPEG", 0),
-        ("n00000005/d.JPEG", 1),
-        ("n00000009/a.JPEG", 2),
-    ]
+def test_a_missing_input_is_a_usage_error_before_anything_is_listed(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UsageError, match="input .*missing: no such folder or file"):
+        build_catalog([("folder", str(tmp_path / "in")), ("folder", str(tmp_path / "missing"))])
 
 
-def test_the_digest_notices_names_sizes_and_labels(tmp_path):
-    touch(tmp_path, "n00000001/a.jpg", "n00000002/b.jpg")
-    digests = {list_folder(tmp_path).digest(), list_imagenet(tmp_path).digest()}
-    touch(tmp_path, "n00000002/c.jpg")
-    digests.add(list_folder(tmp_path).digest())
-    (tmp_path / "n00000002/c.jpg").write_bytes(b"longer")
-    digests.add(list_folder(tmp_path).digest())
-    assert len(digests) == 4
+def test_an_empty_input_is_named_also_among_others(tmp_path):
+    full = touch(tmp_path / "full", "a.jpg")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HvcError, match=r"no images below .*empty: looked for files ending in .*\.jpeg"):
+        build_catalog([("folder", full), ("folder", str(tmp_path / "empty"))])
 
 
-@pytest.mark.parametrize("lister", [list_folder, list_imagenet])
-def test_a_missing_folder_is_a_usage_error(tmp_path, lister):
-    with pytest.raises(UsageError, match="no such folder"):
-        lister(tmp_path / "missing")
-    touch(tmp_path, "file")
-    with pytest.raises(UsageError, match="not a folder"):
-        lister(tmp_path / "file")
+def test_extras_that_no_source_has_are_refused(tmp_path):
+    inputs = [("coco", touch(tmp_path / "train2017", "000000000009.jpg"))]
+    with pytest.raises(
+        UsageError, match="coco: no masks to be had there; masks come with folder, youtube-vos"
+    ):
+        build_catalog(inputs, frozenset({"masks"}))
+    with pytest.raises(UsageError, match="no sounds to be had"):
+        build_catalog(inputs, frozenset({"sounds"}))
+    with pytest.raises(UsageError, match="no source 'cocoa'; there are folder, imagenet"):
+        build_catalog([("cocoa", "x")])
 
 
-def test_an_empty_folder_says_what_was_expected(tmp_path):
-    with pytest.raises(HvcError, match=r"no images below .*\.jpeg"):
-        list_folder(tmp_path)
-    with pytest.raises(HvcError, match=r"no ImageNet class folders in .*n01440764"):
-        list_imagenet(tmp_path)
-    (tmp_path / "n00000001").mkdir()
-    with pytest.raises(HvcError, match="no images in the 1 class folders"):
-        list_imagenet(tmp_path)
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    touch(tmp_path, "in/a.jpg")
+    (tmp_path / "in").chmod(0)
+    try:
+        with pytest.raises(HvcError, match="cannot read the folder .*in: Permission denied"):
+            build_catalog([("folder", str(tmp_path))])
+    finally:
+        (tmp_path / "in").chmod(0o700)
+
+
+def test_a_video_wants_the_source_video(tmp_path):
+    touch(tmp_path, "clip.mp4", "x.zip")
+    with pytest.raises(UsageError, match=r"clip\.mp4 is a video: use the source `video`"):
+        build_catalog([("folder", str(tmp_path / "clip.mp4"))])
+    with pytest.raises(UsageError, match="videos are read from local files"):
+        build_catalog([("video", str(tmp_path / "x.zip"))], frames=FrameOptions(fps=1))
+
+
+@pytest.mark.services
+def test_imagenet_as_tars_on_s3(s3_env, tmp_path):
+    import io
+    import tarfile
+
+    address = s3_env.bucket("imagenet")
+    expected = {}
+    for wnid in ("n00000001", "n00000002"):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for number in range(3):
+                info = tarfile.TarInfo(f"{wnid}_{number}.JPEG")
+                info.size = 1000
+                archive.addfile(info, io.BytesIO(f"{wnid}{number}".encode() * 90))
+                expected[f"{wnid}/{info.name}"] = (f"{wnid}{number}".encode() * 90)[:1000]
+        s3_env.client().put_object(Bucket="imagenet", Key=f"train/{wnid}.tar", Body=buffer.getvalue())
+    catalog = build_catalog([("imagenet", f"{address}/train")])
+    found = [catalog.record(i) for i in range(len(catalog))]
+    assert {record.path: catalog.trees[0].read(record.entry) for record in found} == expected
+    assert catalog.classes == ("n00000001", "n00000002")

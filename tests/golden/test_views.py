@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hvc.pretrain.views import STATISTICS, crop_box, draw_crop, make_view
+from hvc.pretrain.device_views import cut_views
+from hvc.pretrain.packed import pack
+from hvc.pretrain.views import STATISTICS, ViewOptions, crop_box, draw_crop, draw_views, make_view
 
 
 def test_crops(golden: Any) -> None:
@@ -35,3 +37,17 @@ def test_views(golden: Any) -> None:
             stats = [pixels.mean(), pixels.std(), pixels.min(), pixels.max()]
             np.testing.assert_allclose(stats, data[f"view_stats{number}_{j}"], atol=1e-3)
             np.testing.assert_array_equal(view.box, data[f"view_coord{number}"][j])
+
+
+def test_device_views(golden: Any) -> None:
+    data = golden.load("crops.npz")
+    rng = random.Random(int(data["view_seed"]))
+    mean, std = (np.array(values, np.float32) for values in STATISTICS["cifar10"])
+    images = [Image.fromarray(data[f"view_img{number}"]) for number in range(3)]
+    draws = [draw_views((image.size, image.size), rng, ViewOptions()) for image in images]
+    views = cut_views(pack(images, draws), 256)
+    for number in range(3):
+        for j in range(2):
+            np.testing.assert_array_equal(np.float32(draws[number][j].box), data[f"view_coord{number}"][j])
+            pixels = ((views[j][number].numpy().astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1)
+            np.testing.assert_allclose(pixels[:, ::8, ::8], data[f"view_sub{number}_{j}"], atol=1e-5)

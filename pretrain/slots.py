@@ -1,0 +1,42 @@
+"""Shared memory that a loader process uses again and again.
+
+New shared pages cost more than the pixels that are copied into them (each must be found, cleared and
+mapped). So a loader process keeps a few buffers, and the training process says when it has taken
+the content out of one. It may also forget to: then new memory is used, as without slots.
+"""
+
+import torch
+from torch import Tensor
+
+_SPARE = 1.25
+"""Buffers are made this much larger than asked, so that the next batch fits, too."""
+
+
+class Slots:
+    """At most `count` reusable buffers in memory that may be sent to other processes."""
+
+    def __init__(self, count: int = 8) -> None:
+        self._count = count
+        self._slots: list[tuple[Tensor, Tensor]] = []
+
+    def take(self, length: int) -> tuple[Tensor, Tensor]:
+        """A free buffer uint8 [at least `length`] and its lease; the content is undefined.
+
+        The lease, int64 [1] in shared memory, is 1 until whoever got the buffer sets it to 0.
+        """
+        for slot in self._slots:
+            if not slot[1].item() and len(slot[0]) >= length:
+                slot[1].fill_(1)
+                return slot
+        made = _shared(torch.empty(int(length * _SPARE), dtype=torch.uint8)), _shared(torch.ones(1).long())
+        free = [slot for slot in self._slots if not slot[1].item()]  # too small
+        if len(self._slots) >= self._count:
+            # Nobody loses what they hold: memory lives as long as any process refers to it.
+            discarded = (free or self._slots)[0]
+            self._slots = [slot for slot in self._slots if slot is not discarded]
+        self._slots.append(made)
+        return made
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    return tensor.share_memory_()  # type: ignore[no-untyped-call]
