@@ -171,7 +171,7 @@ def verify(
     dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUT]...", help="With --repair: what the dataset was made from."),
+        typer.Argument(metavar="INPUT", help="With --repair: what the dataset was made from."),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Remake what is damaged or missing, remove what is surplus.")

@@ -10,8 +10,9 @@ from hvc.base.s3_errors import TruncatedError, status_of
 
 if TYPE_CHECKING:
     from botocore.config import Config
-    from botocore.httpsession import URLLib3Session
     from mypy_boto3_s3.client import S3Client
+
+    from hvc.base.s3_transport import Transport
 
 POOL = 32
 """Connections that are kept, so threads that can work at once without making new ones."""
@@ -30,7 +31,7 @@ class Connection(NamedTuple):
     """What one process (threads included) needs to talk to the server."""
 
     client: "S3Client"
-    http: "URLLib3Session"
+    http: "Transport"
     urls: dict[tuple[str, str], tuple[str, float]]
     """(bucket, key) -> signed address and the time after which it is not used again."""
 
@@ -69,19 +70,27 @@ def connect() -> Connection:
 def _new_connection() -> Connection:
     import boto3.session
     import botocore.session
-    from botocore.httpsession import URLLib3Session
     from botocore.utils import get_environ_proxies
+
+    from hvc.base.s3_transport import Transport
 
     timeout = seconds_from("HVC_S3_TIMEOUT", 30)
     core = botocore.session.get_session()
     client = boto3.session.Session(botocore_session=core).client("s3", config=_config(timeout))
-    http = URLLib3Session(
+    http = Transport(
         verify=core.get_config_variable("ca_bundle") or True,
         proxies=get_environ_proxies(client.meta.endpoint_url),
-        timeout=(min(timeout, 10), timeout),  # type: ignore[arg-type]  # stubs lack the pair
+        timeout=(min(timeout, 10), timeout),
         max_pool_connections=POOL,
     )
+    client.meta.events.register_last("before-call.s3", _no_expect)
+    client.meta.events.register("before-send.s3", lambda request, **_: http.send(request))  # type: ignore[arg-type]  # the stubs know no answering
     return Connection(client, http, {})
+
+
+def _no_expect(params: dict[str, Any], **_: object) -> None:
+    """Send bodies at once: boto3 would wait for leave, for ever where the connection ends meanwhile."""
+    params["headers"].pop("Expect", None)
 
 
 def s3_client() -> "S3Client":

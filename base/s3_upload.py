@@ -25,7 +25,7 @@ ONE_REQUEST_BYTES = 64 << 20
 """Files up to this size go in one request."""
 PART_BYTES = 8 << 20
 _MOST_PARTS = 10_000
-_THREADS = 4  # parts on the way at once; with their size it bounds the memory
+_THREADS = 8  # parts on the way at once; with their size it bounds the memory
 _ABORT_PATIENCE = 5.0
 
 _log = logging.getLogger(__name__)

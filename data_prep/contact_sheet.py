@@ -1,6 +1,5 @@
 """A picture of samples spread evenly over a dataset."""
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import open_store
 from hvc.data_prep.manifest import read_manifest
-from hvc.data_prep.overview import Look, evenly, look_at
+from hvc.data_prep.overview import Look, evenly, look_at, open_image
 
 COLUMNS, ROWS = 8, 6
 _CELL, _PICTURE, _CAPTION = 184, (168, 126), 38  # width of a cell; largest thumbnail; height below it
@@ -67,7 +66,7 @@ def _draw_cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, look: Look, left: i
 
 def _thumbnail(look: Look) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(look.data)) as image:
+        with open_image(look.data) as image:
             image.draft("RGB", (2 * _PICTURE[0], 2 * _PICTURE[1]))  # a JPEG is decoded at a smaller scale
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # noqa: BLE001 (on damaged data decoders raise nearly everything)

@@ -15,13 +15,13 @@ class Container:
     """Picklable; every process opens the file (or connects) for itself, when it first reads."""
 
     def __init__(self, address: str) -> None:
+        self._fd = -1  # first: `__del__` looks at it, whatever fails below
         self.address = address
         self._path = os.path.abspath(address)  # noqa: PTH100 (kept as text: names need not be Unicode)
         self._store: Store | None = None
         if address.startswith("s3://"):
             folder, _, self._name = address.rpartition("/")
             self._store = open_store(folder)
-        self._fd = -1
         self._size = -1
 
     def size(self) -> int:

@@ -72,6 +72,9 @@ class ImageInfo:
     data: bytes | None = None
 
 
+_UNSEEN = {name: ImageInfo(None, None, name, ext) for name, ext in FORMATS.items()}
+
+
 @dataclass(frozen=True)
 class Reject:
     """Why a file is left out."""
@@ -88,7 +91,7 @@ def check(data: bytes, gate: Gate | None = None) -> ImageInfo | Reject:
     if image_format is None:
         return Reject("not an image, or of an unknown format")
     if not gate.looks_inside:
-        return ImageInfo(None, None, image_format, FORMATS[image_format])
+        return _UNSEEN[image_format]
     from hvc.data_prep import decoding  # here, because Pillow is not needed to copy files
 
     return decoding.examine(data, image_format, gate)

@@ -90,21 +90,17 @@ def find_imagenet(tree: Tree, wanted: Wanted) -> Iterator[Record]:  # noqa: ARG0
     taken, without labels.
     """
     flat: list[Record] = []
-    top: str | None = None
-    classes = False
+    tops: list[str] = []
+    last, wnid = None, None
     for path, size, place in images(tree):
-        match = _IN_CLASS.match(path)
-        if match is None:
-            if _FLAT.fullmatch(path):
-                flat.append(Record(path, size, place))
-            continue
-        if classes and match["top"] != top:
-            raise HvcError(
-                f"{tree.address}: class folders in {_here(top)} and in {_here(match['top'])}; "
-                "point to the one to use"
-            )
-        classes, top = True, match["top"]
-        yield Record(path, size, place, match["wnid"])
+        folder = path.rpartition("/")[0]
+        if folder != last:  # asked once per folder: there may be 14 million images
+            last, wnid = folder, _class_of(tree, folder, tops)
+        if wnid is not None:
+            yield Record(path, size, place, wnid)
+        elif _FLAT.fullmatch(path):
+            flat.append(Record(path, size, place))
+    classes = bool(tops)
     if not classes:
         yield from flat
     if not classes and not flat:
@@ -115,8 +111,16 @@ def find_imagenet(tree: Tree, wanted: Wanted) -> Iterator[Record]:  # noqa: ARG0
         )
 
 
-def _here(folder: str | None) -> str:
-    return folder or "the top folder"
+def _class_of(tree: Tree, folder: str, tops: list[str]) -> str | None:
+    """The class that a folder lies in or is; what it lies in goes to `tops`, which may hold but one."""
+    match = _IN_CLASS.match(folder + "/")
+    if match is None:
+        return None
+    top = match["top"] or "the top folder"
+    if tops and tops != [top]:
+        raise HvcError(f"{tree.address}: class folders in {tops[0]} and in {top}; point to the one to use")
+    tops[:] = [top]
+    return match["wnid"]
 
 
 def _parent(path: str) -> str | None:

@@ -14,7 +14,7 @@ from PIL import Image
 from hvc.base.errors import HvcError
 from hvc.base.storage import Store, open_store
 from hvc.data_prep.groups import read_groups
-from hvc.data_prep.images import EXTENSIONS
+from hvc.data_prep.images import EXTENSIONS, FORMATS
 from hvc.data_prep.manifest import Manifest, read_manifest
 from hvc.data_prep.peek import Peeked, peek
 
@@ -145,6 +145,11 @@ def overview(address: str, every: bool = False) -> Overview:
     )
 
 
+def open_image(data: bytes) -> Image.Image:
+    """A member of a shard, not decoded yet; whatever Pillow raises for what is no image of our formats."""
+    return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name != "MPO"])
+
+
 def look_at(store: Store, manifest: Manifest, numbers: Sequence[int]) -> Iterator[Look]:
     """The images of samples (ascending numbers); HvcError names the one that is damaged."""
     for sample in peek(store, manifest, numbers):
@@ -188,7 +193,7 @@ def _look(sample: Peeked, manifest: Manifest, where: str) -> Look:
     if ext is None:
         raise HvcError(f"{where}: {sample.key} has no image; run `hvc verify`")
     try:
-        with Image.open(io.BytesIO(sample.members[ext])) as image:
+        with open_image(sample.members[ext]) as image:
             width, height = image.size
             grey = image.mode in _GREY_MODES
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1

@@ -100,6 +100,8 @@ class Progress:
     def still_ours(self) -> None:
         """HvcError when another run took the output over meanwhile."""
         self._exclusion.check()
+        if self._found_plan() != self._plan:
+            raise HvcError(f"output {self._store.address}: another run began anew there; this one ends")
 
     def kept_hashes(self, chunk: int) -> bytes | None:
         """What `keep_hashes` stored under this number, in this run or an earlier one."""

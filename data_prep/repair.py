@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence, Set
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,13 @@ from hvc.base.errors import HvcError, UsageError
 from hvc.base.stage import never
 from hvc.base.storage import Store, open_store
 from hvc.data_prep import plan
+from hvc.data_prep.blueprint import Blueprint
 from hvc.data_prep.catalog import Catalog
 from hvc.data_prep.commit import commit
 from hvc.data_prep.dedupe import find_duplicates, hash_catalog
-from hvc.data_prep.images import Gate
 from hvc.data_prep.manifest import MANIFEST_VERSION, FileRef, Manifest, Shard, read_manifest
 from hvc.data_prep.peek import load_index
-from hvc.data_prep.pool import default_workers, in_processes
+from hvc.data_prep.pool import Workers, default_workers
 from hvc.data_prep.progress import Progress
 from hvc.data_prep.sources import FrameOptions, build_catalog
 from hvc.data_prep.stock import check_stock
@@ -52,17 +52,26 @@ def repair(address: str, inputs: Sequence[str], before: VerifyReport, workers: i
     damaged = {problem.file for problem in before.problems if not problem.surplus}
     _need_whole(manifest, damaged)
     progress = Progress(store, manifest.digest)
-    with progress.alone():
+    with progress.alone(), _tidy(progress):
         if damaged:
-            work = _Work(store, manifest, inputs, progress, workers or default_workers())
-            work.remake(damaged)
+            with Workers(workers or default_workers()) as processes:
+                _Work(store, manifest, inputs, progress, processes).remake(damaged)
         extra = [problem.file for problem in surplus(store, manifest)]
         for name in extra:
             store.delete(name)
-        progress.close()
     shards = [shard for shard in manifest.shards if not damaged.isdisjoint({shard.path, shard.index.path})]
     problems = check_shards(store, shards, workers) + check_lists(store, manifest)
     return RepairReport(sorted(damaged), extra, problems)
+
+
+@contextmanager
+def _tidy(progress: Progress) -> Iterator[None]:
+    """Nothing is left, and nothing is taken from an earlier repair: it may have hashed altered files."""
+    progress.close()
+    try:
+        yield
+    finally:
+        progress.close()
 
 
 def report_of(address: str, inputs: Sequence[str], workers: int, *, stock: bool = False) -> dict[str, Any]:
@@ -95,13 +104,12 @@ class _Work:
     """A dataset's plan, made again from its inputs."""
 
     def __init__(
-        self, store: Store, manifest: Manifest, inputs: Sequence[str], progress: Progress, workers: int
+        self, store: Store, manifest: Manifest, inputs: Sequence[str], progress: Progress, workers: Workers
     ) -> None:
         self._store, self._manifest, self._progress, self._workers = store, manifest, progress, workers
         self._catalog = _catalog(manifest, inputs)
-        self._same_as = self._find_duplicates()
-        self._plan = _plan(manifest, self._catalog, self._same_as)
-        self._records: dict[str, ShardRecord] = {}
+        self._blueprint = Blueprint(self._catalog, manifest.made, self._find_duplicates())
+        self._number_of = {f"{plan.shard_name(i)}.tar": i for i in range(len(self._blueprint))}
 
     def remake(self, damaged: Set[str]) -> None:
         """Put every damaged file into its place again."""
@@ -112,7 +120,7 @@ class _Work:
         with self._progress.work_folder() as work:
             tasks = (self._task(shard) for shard in wanted)
             make = partial(write_shard, folder=work)
-            with closing(in_processes(make, tasks, self._workers, never)) as made:
+            with closing(self._workers.run(make, tasks, never)) as made:
                 for record in made:
                     self._replace(shards[f"{record.name}.tar"], record, work, damaged)
             lists = damaged & {ref.path for ref in _lists(self._manifest)}
@@ -124,7 +132,6 @@ class _Work:
             raise _not_the_same(self._store.where(shard.path), self._manifest)
         for name, sha256 in ((shard.path, shard.sha256), (shard.index.path, shard.index.sha256)):
             if name in damaged:
-                self._progress.still_ours()
                 self._store.upload(name, work / name, sha256)
             else:
                 (work / name).unlink()
@@ -132,7 +139,9 @@ class _Work:
     def _remake_lists(self, names: Set[str], work: Path) -> None:
         """Commit the dataset once more, to a folder aside, and take the lists from there."""
         aside = work / "lists"
-        found = commit(self._manifest, list(self._all_records(work)), self._duplicates(), open_store(aside))
+        found = commit(
+            self._manifest, list(self._all_records(work)), self._blueprint.duplicates(), open_store(aside)
+        )
         there = {ref.path: ref for ref in _lists(found)}
         for ref in _lists(self._manifest):
             if ref.path in names:
@@ -145,11 +154,11 @@ class _Work:
         """What became of every shard: the keys in the indexes tell which images were good."""
         shards = {shard.path: shard for shard in self._manifest.shards}
         bad: list[int] = []
-        for number in range(len(self._plan)):
+        for number in range(len(self._blueprint)):
             name = plan.shard_name(number)
             shard = shards.get(f"{name}.tar")
             good = [] if shard is None else _numbers(self._store, shard)
-            items = self._plan.items(number).tolist()
+            items = self._blueprint.numbers(number)
             if not set(good) <= set(items):
                 raise _not_the_same(self._store.where(f"{name}.tar"), self._manifest)
             bad += sorted(set(items).difference(good))
@@ -158,7 +167,7 @@ class _Work:
             yield self._look_again(bad, work)
 
     def _look_again(self, numbers: list[int], work: Path) -> ShardRecord:
-        record = write_shard(self._task_of("rejected", numbers), work)
+        record = write_shard(self._blueprint.task_of("rejected", numbers), work)
         if record.shard is not None:
             raise HvcError(
                 f"{self._store.address}: an image that was rejected is good now; another version of "
@@ -173,29 +182,17 @@ class _Work:
             yield self._catalog.video_name(group), len(list(run))
 
     def _task(self, shard: Shard) -> Task:
-        names = {f"{plan.shard_name(number)}.tar": number for number in range(len(self._plan))}
-        if shard.path not in names:
+        number = self._number_of.get(shard.path)
+        if number is None:
             raise _not_the_same(self._store.where(shard.path), self._manifest)
-        numbers = self._plan.items(names[shard.path]).tolist()
-        return self._task_of(shard.path.removesuffix(".tar"), numbers)
+        return self._blueprint.task(number)
 
-    def _task_of(self, name: str, numbers: list[int]) -> Task:
-        made, catalog = self._manifest.made, self._catalog
-        gate = Gate(made.check, made.max_pixels, made.max_side, made.quality)
-        items = tuple((number, catalog.record(number)) for number in numbers)
-        return Task(name, items, catalog.trees, gate, catalog.classes)
-
-    def _find_duplicates(self) -> NDArray[np.int64]:
+    def _find_duplicates(self) -> NDArray[np.int64] | None:
         if not self._manifest.made.dedupe:
-            return np.full(len(self._catalog), -1, np.int64)
+            return None
         hashes = hash_catalog(self._catalog, self._progress, self._workers, never, lambda _: None, 0.0)
         assert hashes is not None  # nothing stops it
         return find_duplicates(hashes)
-
-    def _duplicates(self) -> Iterator[tuple[str, str]]:
-        path = self._catalog.path
-        for number in np.flatnonzero(self._same_as >= 0).tolist():
-            yield path(number), path(int(self._same_as[number]))
 
 
 def _need_whole(manifest: Manifest, damaged: Set[str]) -> None:
@@ -234,14 +231,6 @@ def _pair(text: str, source: str) -> tuple[str, str]:
     if colon and not after.startswith("//") and before == source:
         return source, after
     return source, text
-
-
-def _plan(manifest: Manifest, catalog: Catalog, same_as: NDArray[np.int64]) -> plan.ShardPlan:
-    made, kept = manifest.made, np.flatnonzero(same_as < 0)
-    size = int(catalog.sizes[kept].sum())
-    return plan.plan_shards(
-        len(catalog), size, made.target_mb, made.seed, made.order, made.min_shards, catalog.group_ids, kept
-    )
 
 
 def _lists(manifest: Manifest) -> list[FileRef]:

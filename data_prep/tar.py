@@ -14,9 +14,9 @@ SIZE_LIMIT = 8 << 30
 """A member is smaller than this: its size has 11 octal digits."""
 
 _RECORD = 20 * BLOCK  # tar files end at a multiple of this
-_MODE_AND_OWNER = b"0000444\0" b"0000000\0" b"0000000\0"  # octal, as all numbers; fields are in order
-_TIME = b"\0" b"00000000000\0"  # with the end of the size before it
-_BEFORE_NAMES = b"\0 " b"0" + bytes(100) + b"ustar\x0000"  # end of the checksum, a regular file, no link
+_MODE_AND_OWNER = b"0000444\x00" + 2 * b"0000000\x00"  # octal; the owner has number 0 in group 0
+_TIME = b"\x00" + b"0" * 11 + b"\x00"  # with the end of the size before it
+_BEFORE_NAMES = b"\x00 0" + bytes(100) + b"ustar\x0000"  # end of the checksum, a regular file, no link
 _NAMES = b"hvc".ljust(32, b"\0") * 2  # user and group
 _FIXED_SUM = sum(_MODE_AND_OWNER + _TIME + b" " * 8 + _BEFORE_NAMES[2:] + _NAMES)
 """Of all bytes but name and size; the checksum itself counts as spaces."""

@@ -1,7 +1,7 @@
-"""A tar on its way to disk: hashed and written by a thread beside the one that feeds it.
+"""A tar on its way to disk: hashed, indexed and written as it grows, and never read again.
 
-Hashing and writing let go of Python's lock, so a process that reads or decodes images in its main
-thread makes a shard at nearly the speed of that alone. What was written is never read again.
+On request a thread beside the one that feeds it hashes and writes. Both let go of Python's lock, so that
+where a core is free, a shard takes little longer than reading or decoding its images.
 """
 
 import ctypes
@@ -40,32 +40,40 @@ class Written:
 class TarFile:
     """Samples in, a tar out. Leaving the context without `finish` removes the file.
 
-    Errors of the writing thread (OSError when the disk is full) are raised by the calls that follow.
+    With a thread, its errors (OSError when the disk is full) are raised by the calls that follow.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, thread: bool) -> None:
+        self._path, self._with_thread = path, thread
         self._samples: list[tuple[str, dict[str, tuple[int, int, int]]]] = []
         self._size = 0
-        self._small = bytearray()
         self._batch: list[bytes] = []
-        self._batch_bytes = 0
+        self._small = bytearray()  # what follows the batch and is not worth a part of its own
+        self._handed_over = 0
         self._complete = False
 
     def __enter__(self) -> Self:
-        self._sink = _Sink(self._path)
+        self._sink = _SinkThread(self._path) if self._with_thread else _Sink(self._path)
         return self
 
     def add(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append a sample: its members by extension, in name order."""
         places = {}
         for ext, data in sorted(members.items()):
-            self._put(tar.header(f"{key}.{ext}", len(data)))
-            places[ext] = (self._size, len(data), zlib.crc32(data))
-            self._put(data)
-            self._put(tar.padding(len(data)))
+            length = len(data)
+            self._small += tar.header(f"{key}.{ext}", length)
+            start = self._size + tar.BLOCK
+            places[ext] = (start, length, zlib.crc32(data))
+            if length < _SMALL:
+                self._small += data
+            else:
+                self._batch += (bytes(self._small), data)
+                self._small.clear()
+            filling = tar.padding(length)
+            self._small += filling
+            self._size = start + length + len(filling)
         self._samples.append((key, places))
-        if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_PARTS:
+        if self._size - self._handed_over >= _BATCH_BYTES or len(self._batch) >= _BATCH_PARTS:
             self._hand_over()
 
     def drain(self) -> None:
@@ -75,7 +83,9 @@ class TarFile:
 
     def finish(self) -> Written:
         """End the archive; the file is whole, though perhaps not on disk yet."""
-        self._put(tar.end(self._size))
+        end = tar.end(self._size)
+        self._small += end
+        self._size += len(end)
         self.drain()
         index = ShardIndex.build(self._samples)
         self._complete = True
@@ -88,64 +98,70 @@ class TarFile:
         if not self._complete:
             self._path.unlink(missing_ok=True)
 
-    def _put(self, data: bytes) -> None:
-        self._size += len(data)
-        self._batch_bytes += len(data)
-        if len(data) < _SMALL:
-            self._small += data
-            return
-        self._batch += [bytes(self._small), data]
-        self._small.clear()
-
     def _hand_over(self) -> None:
         self._sink.put([*self._batch, bytes(self._small)])
         self._batch.clear()
         self._small.clear()
-        self._batch_bytes = 0
+        self._handed_over = self._size
 
 
 class _Sink:
-    """A new file, and the thread that hashes and writes what is put."""
+    """A new file; what is put is hashed and written at once."""
 
     def __init__(self, path: Path) -> None:
         self.hash = hashlib.sha256()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._size = self._written_back = 0
+
+    def put(self, parts: list[bytes]) -> None:
+        """Take what comes next in the file."""
+        for part in parts:
+            self.hash.update(part)
+        self._size += _write_all(self._file, parts)
+        if self._size - self._written_back >= _WRITE_BACK:
+            _begin_write_back(self._file, self._written_back, self._size - self._written_back)
+            self._written_back = self._size
+
+    def wait(self) -> None:
+        """Until all is written."""
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class _SinkThread(_Sink):
+    """The same, done by a thread while the next parts are made."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self._queue: queue.Queue[list[bytes] | None] = queue.Queue(_BATCHES)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tar", daemon=True)
         self._thread.start()
 
     def put(self, parts: list[bytes]) -> None:
-        """Have the parts written; blocks while there is too much to write already."""
         self._raise_error()
-        self._queue.put(parts)
+        self._queue.put(parts)  # blocks while there is too much to write already
 
     def wait(self) -> None:
-        """Until all is written."""
         self._queue.join()
         self._raise_error()
 
     def close(self) -> None:
-        """End the thread and close the file."""
         self._queue.put(None)
         self._thread.join()
-        os.close(self._file)
+        super().close()
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
     def _run(self) -> None:
-        begun = size = 0
         while (parts := self._queue.get()) is not None:
             try:
                 if self._error is None:  # after an error the rest is only taken off
-                    for part in parts:
-                        self.hash.update(part)
-                    size += _write_all(self._file, parts)
-                if size - begun >= _WRITE_BACK:
-                    _begin_write_back(self._file, begun, size - begun)
-                    begun = size
+                    super().put(parts)
             except BaseException as error:  # noqa: BLE001 (raised again in the main thread)
                 self._error = error
             del parts  # or they would stay in memory until the next ones come

@@ -226,7 +226,7 @@ def _open(path: str) -> "tuple[InputContainer, VideoStream]":
     import av
 
     try:
-        container = av.open(path, options=_OPTIONS)
+        container = av.open(path, container_options=_OPTIONS)
     except (av.FFmpegError, OSError) as error:
         raise unreadable(f"cannot be opened as a video: {error.strerror}") from None
     if not container.streams.video:

@@ -64,15 +64,16 @@ class ShardRecord(BaseModel):
     """Video (None: a picture of its own) and number of its consecutive samples, in tar order."""
 
 
-def write_shard(task: Task, folder: Path) -> ShardRecord:
+def write_shard(task: Task, folder: Path, *, thread: bool = True) -> ShardRecord:
     """Write `NAME.tar` and `NAME.idx` into a local folder (neither, if no image is good).
 
+    With `thread`, a second thread hashes and writes: sooner done if a core is free, dearer if none is.
     HvcError when they cannot be written, or an input cannot be read at all; then neither is left.
     """
     tar, idx = folder / f"{task.name}.tar", folder / f"{task.name}.idx"
     samples = _Samples(task)
     try:
-        with TarFile(tar) as file:
+        with TarFile(tar, thread=thread) as file:
             samples.write(file)
             if not samples.runs:
                 return ShardRecord(name=task.name, shard=None, rejects=tuple(samples.rejects))

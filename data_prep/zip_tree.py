@@ -75,7 +75,6 @@ class ZipTree:
             "be read; get the file again"
         )
 
-
     def _agrees(self, found: int) -> bool:
         """Whether the directory's end announces so many members (`zipfile` does not look)."""
         start = max(0, self._container.size() - _LONGEST_END)

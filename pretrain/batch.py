@@ -9,10 +9,10 @@ from torch import Tensor
 
 from hvc.pretrain.device_views import cut_views
 from hvc.pretrain.order import RankBatch
-from hvc.pretrain.packed import Packed, merge
+from hvc.pretrain.packed import Packed
 
-Views = tuple[Tensor, Tensor]
-"""uint8 [B, size, size, 3] each."""
+Pair = tuple[Tensor, Tensor]
+"""Something of view 1, and of view 2."""
 
 
 class BadSample(NamedTuple):
@@ -25,12 +25,12 @@ class BadSample(NamedTuple):
 class Part(NamedTuple):
     """What one loader process makes of a step: b samples, of all B of the rank; b may be 0."""
 
-    pixels: Packed | Views
-    """Cut later, on the device, or cut already."""
-    boxes: Views
-    """float32 [b, 4] each, crop boxes in [0, 1]."""
-    colours: Views | None
-    """float32 [b, 5] each, see `colour.recolour`; None where a recipe changes no colour."""
+    pixels: Packed | Tensor
+    """Cut later, on the device; or views already, uint8 [2, b, size, size, 3]."""
+    boxes: NDArray[np.float32]
+    """[2, b, 4], crop boxes in [0, 1]."""
+    colours: NDArray[np.float32] | None
+    """[2, b, 5], see `colour.recolour`; None where a recipe changes no colour."""
     bad: list[BadSample]
     counts: NDArray[np.int64]
     """What reading cost, in the order of `reader.Counts.NAMES`."""
@@ -50,35 +50,39 @@ class Batch(NamedTuple):
     """Seconds that training stood still for it."""
 
     @property
-    def boxes(self) -> Views:
+    def boxes(self) -> Pair:
         """float32 [B, 4] of each view, crop boxes in [0, 1]."""
-        return _joined([part.boxes for part in self.parts])
+        first, second = torch.from_numpy(np.concatenate([part.boxes for part in self.parts], axis=1))
+        return first, second
 
     @property
-    def colours(self) -> Views | None:
+    def colours(self) -> Pair | None:
         """float32 [B, 5] of each view, or None."""
         known = [part.colours for part in self.parts if part.colours is not None]
-        return _joined(known) if known else None
+        if not known:
+            return None
+        first, second = torch.from_numpy(np.concatenate(known, axis=1))
+        return first, second
 
     @property
-    def views(self) -> Views:
+    def views(self) -> Pair:
         """uint8 [B, size, size, 3] of each view, on the host."""
         return self.views_on(torch.device("cpu"))
 
-    def views_on(self, device: torch.device) -> Views:
+    def views_on(self, device: torch.device) -> Pair:
         """uint8 [B, size, size, 3] of each view on a device, wherever they are cut."""
         packed, cut = [], []
         for part in self.parts:
-            if not len(part.boxes[0]):
+            if not part.boxes.size:
                 continue
             if isinstance(part.pixels, Packed):
                 packed.append(part.pixels.to(device))
             else:
-                cut.append(part.pixels)
+                cut.append(part.pixels.to(device, non_blocking=True))
         if packed:
-            return cut_views(merge(packed), self.size)
-        moved = [tuple(view.to(device, non_blocking=True) for view in pair) for pair in cut]
-        return _joined([(first, second) for first, second in moved])
+            return cut_views(_one(packed), self.size)
+        first, second = cut[0] if len(cut) == 1 else torch.cat(cut, dim=1)
+        return first, second
 
     @property
     def bad(self) -> list[BadSample]:
@@ -92,7 +96,11 @@ class Batch(NamedTuple):
         return total
 
 
-def _joined(pairs: list[Views]) -> Views:
-    if len(pairs) == 1:
-        return pairs[0]
-    return torch.cat([first for first, _ in pairs]), torch.cat([second for _, second in pairs])
+def _one(parts: list[Packed]) -> Packed:
+    """Parts on one device as one."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.pixels) for part in parts)]).tolist()
+    shift = torch.tensor([1, 0, 0, 0, 0])
+    places = [part.places + start * shift for part, start in zip(parts, starts, strict=False)]
+    return Packed(torch.cat([part.pixels for part in parts]), torch.cat(places, dim=1))

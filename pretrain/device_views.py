@@ -84,7 +84,8 @@ def _rows(views: int, width: int, size: int, limit: int) -> int:
     fixed = 3 * 4 * size * 2 * size * 3 + 4 * size * 2 * (width + 1) + 48 * size * (2 * width // size + 3)
     # A pixel: index, word, three floats. A row: sums, their integers, floats, weights.
     row = (4 + 4 + 12) * width + 4 * size * (2 * 3 + 3 + 3 + 3 + 2)
-    return (limit // views - fixed) // row
+    usable = limit * 4 // 5  # allocators round up, and products take scratch
+    return (usable // views - fixed) // row
 
 
 def cut_views(packed: Packed, size: int, limit: int = LIMIT) -> tuple[Tensor, Tensor]:

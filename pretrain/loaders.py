@@ -9,10 +9,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from multiprocessing import connection, forkserver
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader
@@ -23,33 +22,44 @@ CONTEXT = "forkserver"
 SILENCE_SECONDS = 300.0
 """A loader that gives nothing for so long hangs; S3 is waited for less long."""
 _GRACE_SECONDS = 15
+_REPORT_SECONDS = 2.0
+"""The news of a process's death may come a little after its consequences."""
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
 _GOES_ON = "Training goes on from the last checkpoint when the same command runs again"
-T = TypeVar("T")
 
 
 def start_server() -> None:
     """Start the process that loader processes are forked from, now, while something else is done."""
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
     multiprocessing.set_forkserver_preload(["hvc.pretrain.stream"])
     # What is blocked here stays blocked there: a signal to the whole job must not end the server. None
     # is lost, as this process receives it when it blocks no longer.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def begin_worker(_worker: int) -> None:
+def begin_worker(_worker: int, environment: dict[str, str]) -> None:
     """In a new loader process: end with the training process, and not before it."""
+    os.environ.clear()
+    os.environ.update(environment)  # the server's is as old as the server
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     # A signal to the whole job means that training stops after this step, which needs its batch yet.
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS) and None)
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2})
+    signal.signal(signal.SIGTERM, _end_soon)
+    signal.signal(signal.SIGALRM, _end_now)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_soon(_signal: int, _frame: object) -> None:
+    signal.alarm(_GRACE_SECONDS)
+
+
+def _end_now(_signal: int, _frame: object) -> None:
+    os._exit(0)
 
 
 def _end_with_parent() -> None:
@@ -59,51 +69,54 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-Receive = Callable[[int], tuple[list[Any], float]]
-"""Take so many items; returns them and the seconds that took."""
+class Watched:
+    """Items of a loader; HvcError when one of its processes dies or gives nothing for minutes."""
 
+    def __init__(self, loader: DataLoader[Any], who: str) -> None:
+        self._loader, self._who = loader, who
+        self._items: Iterator[Any] = iter(())
+        self._children: list[Any] = []
+        self._hung = threading.Event()
 
-@contextmanager
-def watched(loader: DataLoader[Any], who: str) -> Iterator[Receive]:
-    """Take items from a loader; HvcError when one of its processes dies or gives nothing for minutes."""
-    start_server()
-    others = set(multiprocessing.active_children())
-    items = iter(loader)
-    children = [child for child in multiprocessing.active_children() if child not in others]
-    hung = threading.Event()
+    def __enter__(self) -> Self:
+        if self._loader.num_workers:
+            start_server()
+        others = set(multiprocessing.active_children())
+        self._items = iter(self._loader)
+        self._children = [child for child in multiprocessing.active_children() if child not in others]
+        return self
 
-    def end_children() -> None:
-        hung.set()
-        for child in children:
-            child.kill()  # the loader notices, and so does whoever waits for it
+    def __exit__(self, *_: object) -> None:
+        self._items = iter(())  # without its iterator a loader ends its processes
 
-    def receive(count: int) -> tuple[list[Any], float]:
+    def receive(self, count: int) -> tuple[list[Any], float]:
+        """Take so many items; returns them and the seconds that this took."""
         start = time.monotonic()
-        watch = threading.Timer(SILENCE_SECONDS, end_children) if children else None
-        if watch:
-            watch.daemon = True
+        watch = threading.Timer(SILENCE_SECONDS, self._end_children)
+        watch.daemon = True
+        if self._children:
             watch.start()
         try:
-            return [next(items) for _ in range(count)], time.monotonic() - start
-        except RuntimeError as error:
-            raise _explained(error, children, who, hung.is_set()) from None
+            return [next(self._items) for _ in range(count)], time.monotonic() - start
+        except (RuntimeError, OSError, EOFError) as error:  # tensors come through a socket of the process
+            raise self._explained(error) from None
         finally:
-            if watch:
-                watch.cancel()
+            watch.cancel()
 
-    yield receive
+    def _end_children(self) -> None:
+        self._hung.set()
+        for child in self._children:
+            child.kill()  # the loader notices, and so does whoever waits for it
 
-
-def _explained(error: RuntimeError, children: list[Any], who: str, hung: bool) -> Exception:
-    if hung:
-        return HvcError(
-            f"{who}: a loader process gave nothing for {SILENCE_SECONDS:.0f} s and was ended; is the "
-            f"storage away, or the node overloaded? {_GOES_ON}"
-        )
-    if not any(child.exitcode for child in children):
-        return error
-    codes = {child.exitcode for child in children if child.exitcode}
-    return HvcError(f"{who}: {_cause(codes)}. {_GOES_ON}")
+    def _explained(self, error: Exception) -> Exception:
+        if self._hung.is_set():
+            return HvcError(
+                f"{self._who}: a loader process gave nothing for {SILENCE_SECONDS:.0f} s and was ended; is "
+                f"the storage away, or the node overloaded? {_GOES_ON}"
+            )
+        connection.wait([child.sentinel for child in self._children], _REPORT_SECONDS)
+        codes = {child.exitcode for child in self._children if child.exitcode}
+        return HvcError(f"{self._who}: {_cause(codes)}. {_GOES_ON}") if codes else error
 
 
 def _cause(codes: set[int]) -> str:

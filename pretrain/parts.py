@@ -6,16 +6,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from hvc.base.errors import HvcError
-from hvc.pretrain.batch import BadSample, Part, Views
-from hvc.pretrain.colour import colour_tensor
+from hvc.pretrain.batch import BadSample, Part
 from hvc.pretrain.dataset import TrainingData
 from hvc.pretrain.decode import UndecodableError, decode
 from hvc.pretrain.order import Ids
 from hvc.pretrain.packed import Source, pack
 from hvc.pretrain.reader import CorruptSampleError, SampleReader
 from hvc.pretrain.recipe import TrainConfig, ViewConfig
+from hvc.pretrain.slots import Slots
 from hvc.pretrain.views import ViewDraw, ViewOptions, cut_view, draw_views, sample_rng
 
 
@@ -30,6 +31,8 @@ class PartMaker:
         self._options = view_options(config.views)
         self._bad: list[BadSample] = []
         self.looks_ahead = reader.looks_ahead
+        # More than are on their way at once: what is ready, what is being taken, what is being made.
+        self._slots = Slots(config.stream.prefetch + 3) if get_worker_info() else None
         # Sharding has set the limit on purpose; Pillow's own is for files from anywhere.
         Image.MAX_IMAGE_PIXELS = max(source.manifest.made.max_pixels for source in data.sources)
 
@@ -57,8 +60,10 @@ class PartMaker:
                 self._cut(source, draw, cut[:, number].numpy())
         bad, self._bad = self._bad, []
         return Part(
-            pack(sources, draws) if self._cut_later else (cut[0], cut[1]),
-            _pair([[draw.box for draw in view] for view in _by_view(draws)], 4),
+            pack(sources, draws, self._slots) if self._cut_later else cut,
+            np.array([[draw.box for draw in view] for view in _by_view(draws)], np.float32).reshape(
+                2, -1, 4
+            ),
             _colours(draws),
             bad,
             self._reader.take_counts(),
@@ -134,11 +139,6 @@ def _by_view(draws: list[tuple[ViewDraw, ViewDraw]]) -> tuple[list[ViewDraw], li
     return [first for first, _ in draws], [second for _, second in draws]
 
 
-def _pair(values: list[list[tuple[float, ...]]], width: int) -> Views:
-    first, second = (torch.tensor(view, dtype=torch.float32).view(-1, width) for view in values)
-    return first, second
-
-
-def _colours(draws: list[tuple[ViewDraw, ViewDraw]]) -> Views | None:
-    first, second = (colour_tensor(view) for view in _by_view(draws))
-    return None if first is None or second is None else (first, second)
+def _colours(draws: list[tuple[ViewDraw, ViewDraw]]) -> NDArray[np.float32] | None:
+    found = [[draw.colour for draw in view if draw.colour is not None] for view in _by_view(draws)]
+    return np.array(found, np.float32) if found[0] else None

@@ -6,8 +6,10 @@ parts together again. What is wrong comes back as a value: raised in a loader pr
 the user would drown in that process's traceback.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -15,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hvc.base.errors import HvcError
 from hvc.pretrain.batch import Batch, Part
 from hvc.pretrain.dataset import TrainingData, plan_run
-from hvc.pretrain.loaders import CONTEXT, begin_worker, watched
+from hvc.pretrain.loaders import CONTEXT, Watched, begin_worker
 from hvc.pretrain.order import Ids, RunOrder, RunPlan
 from hvc.pretrain.parts import PartMaker
 from hvc.pretrain.reader import SampleReader
@@ -46,13 +48,13 @@ def stream(
         num_workers=config.workers,
         prefetch_factor=config.stream.prefetch if config.workers else None,
         multiprocessing_context=CONTEXT if config.workers else None,
-        worker_init_fn=begin_worker,
+        worker_init_fn=partial(begin_worker, environment=dict(os.environ)),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else starting a loader would draw from the run's own RNG
     )
-    with watched(loader, f"rank {rank}") as receive:
+    with Watched(loader, f"rank {rank}") as parts_of_steps:
         for step in range(first_step, last_step):
-            received, waited = receive(max(config.workers, 1))
+            received, waited = parts_of_steps.receive(max(config.workers, 1))
             for part in received:
                 if isinstance(part, HvcError):
                     raise part

@@ -3,15 +3,12 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 PROGRAM = """
 import json, sys
@@ -31,7 +28,7 @@ def options(root: Path, output: Path | str, **more: Any) -> dict[str, Any]:
 
 
 def start(config: dict[str, Any], **env: str) -> "subprocess.Popen[bytes]":
-    """Begin a run, in a process group of its own."""
+    """Begin a run, in a session of its own."""
     command = [sys.executable, "-c", PROGRAM, json.dumps(config)]
     return subprocess.Popen(command, start_new_session=True, env={**os.environ, **env})
 
@@ -43,20 +40,12 @@ def complete(config: dict[str, Any], **env: str) -> float:
     return time.monotonic() - begin
 
 
-def kill_at_random(
-    rng: random.Random, config: dict[str, Any], seconds: float, wait_for_workers: bool, **env: str
-) -> None:
-    """Begin a run and end it by SIGKILL within `seconds`: the process alone, or with its workers."""
+def kill_at_random(rng: random.Random, config: dict[str, Any], seconds: float, **env: str) -> None:
+    """Begin a run and end it by SIGKILL within `seconds`, unless it is done by then."""
     process = start(config, **env)
     time.sleep(rng.uniform(0, seconds))
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    if rng.random() < 0.5:
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    process.kill()
     process.wait()
-    if wait_for_workers:
-        psutil.wait_procs(children, timeout=20)
 
 
 def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[bytes]") -> None:
@@ -72,3 +61,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def differences(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
+    """Names of the files that are missing, surplus or of another content."""
+    told = [f"{name}: {'surplus' if name in found else 'missing'}" for name in found.keys() ^ wanted.keys()]
+    common = found.keys() & wanted.keys()
+    return sorted(told + [f"{name}: differs" for name in common if found[name] != wanted[name]])

@@ -71,15 +71,12 @@ class Cases:
         try:
             with time_limit():
                 yield
-        except (Exception, HangError) as error:
-            calls = [
-                f"{Path(call.filename).name}:{call.lineno}"
-                for call in traceback.extract_tb(error.__traceback__)
-            ]
+        except (Exception, HangError) as error:  # noqa: BLE001 (all of them are shown at the end)
+            trace = traceback.extract_tb(error.__traceback__)[-4:]
+            where = " > ".join(f"{Path(call.filename).name}:{call.lineno}" for call in trace)
             reason = f"{type(error).__name__}: {error}"[:300]
-            where = " > ".join(calls[-4:])
             self._failed.append(
-                f"HVC_FUZZ_CASE={self._number} ({self._family}, {what}): {reason} at {where}"
+                f"{self._family}, {what}, HVC_FUZZ_CASE={self._number}: {reason} at {where}"
             )
 
 

@@ -47,7 +47,7 @@ def inputs(draw):
     return sorted(found, key=lambda r: (r.video or "", -1 if r.frame is None else r.frame, r.path))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(inputs(), max_size=3))
 def test_records_come_back_as_they_were(lists):
     catalog = build(*lists)
@@ -70,7 +70,7 @@ def test_records_come_back_as_they_were(lists):
         assert len(set(map(str, groups.values()))) == len(groups)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(inputs(), st.integers(1, 40_000))
 def test_the_digest_does_not_depend_on_how_records_arrive(records, many):
     plain = [Record(f"{i:09d}.jpg", i) for i in range(many)]

@@ -3,21 +3,25 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 
 import pytest
 import webdataset
 from PIL import Image
+from running import run_hvc
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.stage import Outcome, Provenance, never
 from hvc.base.storage import open_store
+from hvc.data_prep import progress
 from hvc.data_prep.index import ShardIndex
 from hvc.data_prep.manifest import read_manifest
 from hvc.data_prep.shard import ShardConfig, run
+from hvc.data_prep.source_names import EXTRAS, Source
+from hvc.data_prep.sources import SOURCES
 from hvc.data_prep.verify import verify
-
 
 SMALL = {"inputs": [{"source": "folder", "address": "a"}], "output": "b"}
 
@@ -314,3 +318,238 @@ def test_max_bad_is_a_count_or_a_share(value):
 def test_an_empty_output_is_refused(output):
     with pytest.raises(UsageError, match=r"output: .*is empty"):
         ShardConfig.parse({**SMALL, "output": output})
+
+
+def in_parts(root, output, parts, **options):
+    """All parts one after the other, then the join; the report of each."""
+    reports = [shard(root, output, parts=parts, part=part, **options).report for part in range(parts)]
+    return [*reports, shard(root, output, parts=parts, **options).report]
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_parts_and_their_join_make_the_same_dataset(pictures, tmp_path, parts):
+    root = pictures(40)
+    shutil.copy(root / "part-0/picture 0000.JPEG", root / "again.jpg")
+    (root / "bad.jpg").write_bytes(b"no image")
+    options = {"min_shards": 7, "dedupe": True, "max_bad": 1}
+    whole = shard(root, tmp_path / "whole", **options).report
+    *reports, joined = in_parts(root, tmp_path / "out", parts, **options)
+    assert [report["shards_done"] for report in reports] == [-(-(7 - k) // parts) for k in range(parts)]
+    assert sum(report["rejected"] for report in reports) == 1
+    assert joined == {**whole, "dataset": str(tmp_path / "out")}
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_the_join_makes_what_no_part_made(pictures, tmp_path):
+    root = pictures(30)
+    shard(root, tmp_path / "whole")
+    shard(root, tmp_path / "out", parts=3, part=1)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    assert sorted(path.name for path in made) == ["shard-000001.tar", "shard-000004.tar"]
+    assert not (tmp_path / "out/manifest.json").exists()
+    shard(root, tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "made twice"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_parts_and_whole_keep_each_other_away(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "PART_PATIENCE_SECONDS", 0.5)
+    root = pictures(6)
+    tries = []
+
+    def interfere():
+        """Between two shards of part 0: part 1 may run, part 0 again and the whole may not."""
+        if not tries:
+            tries.append(shard(root, tmp_path / "out", parts=2, part=1).report["shards_done"])
+            for part in (0, None):
+                with pytest.raises(HvcError, match="another run writes here"):
+                    shard(root, tmp_path / "out", parts=2, part=part)
+        return False
+
+    shard(root, tmp_path / "out", stop=interfere, parts=2, part=0, workers=1)
+    assert tries == [3]
+    tries.clear()
+
+    def interfere_with_whole():
+        if not tries:
+            tries.append(True)
+            with pytest.raises(HvcError, match="another run writes here"):
+                shard(root, tmp_path / "other", parts=2, part=0)
+        return False
+
+    shard(root, tmp_path / "other", stop=interfere_with_whole, workers=1)
+    assert shard(root, tmp_path / "out").report["samples"] == 6
+
+
+def test_a_part_of_another_plan_clears_what_an_unfinished_one_left(pictures, tmp_path):
+    root = pictures(30)
+    shard(root, tmp_path / "reference", min_shards=4)
+    shard(root, tmp_path / "out", parts=2, part=0, min_shards=15)
+    assert len(list((tmp_path / "out").glob("*.tar"))) == 8
+    shard(root, tmp_path / "out", parts=2, part=0, min_shards=4)
+    assert len(list((tmp_path / "out").glob("*.tar"))) == 2
+    shard(root, tmp_path / "out", min_shards=4)
+    assert contents(tmp_path / "out") == contents(tmp_path / "reference")
+
+
+def test_bad_images_of_all_parts_are_judged_at_the_join(pictures, tmp_path):
+    root = pictures(20)
+    for path in sorted(root.rglob("*.JPEG"))[:4]:
+        path.write_bytes(b"bad")
+    with pytest.raises(HvcError, match="4 or more of 20 images are bad"):
+        in_parts(root, tmp_path / "out", 2, max_bad=3)
+    assert shard(root, tmp_path / "out", max_bad=4).report["rejected"] == 4
+
+
+def test_a_finished_dataset_has_no_parts_left_to_make(pictures, tmp_path):
+    root = pictures(6)
+    done = shard(root, tmp_path / "out").report
+    assert shard(root, tmp_path / "out", parts=2, part=1).report == {**done, "already_done": True}
+
+
+def test_several_inputs_of_several_sources_in_one_dataset(pictures, tmp_path, encode):
+    for wnid in ("n00000003", "n00000007"):
+        path = tmp_path / "net" / wnid / f"{wnid}_0.JPEG"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(encode("JPEG", int(wnid[-1])))
+    values = {
+        "inputs": [
+            {"source": "folder", "address": str(pictures(3))},
+            {"source": "imagenet", "address": str(tmp_path / "net")},
+        ],
+        "output": str(tmp_path / "out"),
+    }
+    report = run(ShardConfig.parse(values), never, Provenance()).report
+    assert report["samples"] == 5
+    manifest = read_manifest(open_store(tmp_path / "out"))
+    assert (manifest.name, manifest.source) == ("pictures+net", "folder+imagenet")
+    assert manifest.made.sources == ("folder", "imagenet")
+    labels = {
+        (about["input"], about["path"]): sample.get("cls")
+        for sample in read_stock(tmp_path / "out").values()
+        for about in [json.loads(sample["json"])]
+    }
+    assert labels[1, "n00000007/n00000007_0.JPEG"] == b"1"
+    assert labels[0, "part-1/picture 0001.JPEG"] is None
+
+
+def videos(tmp_path, encode):
+    """Three videos of 7 frames and two pictures of no video, as `frames` and `folder`."""
+    for video in ("a", "b", "c"):
+        for frame in range(7):
+            path = tmp_path / "videos" / video / f"{frame:05d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode("JPEG", frame + 10 * ord(video)))
+    (tmp_path / "single").mkdir()
+    for i in range(2):
+        (tmp_path / f"single/{i}.jpg").write_bytes(encode("JPEG", i))
+    return [
+        {"source": "frames", "address": str(tmp_path / "videos")},
+        {"source": "folder", "address": str(tmp_path / "single")},
+    ]
+
+
+def test_frames_stay_together_and_the_groups_list_says_where(tmp_path, encode):
+    inputs = videos(tmp_path, encode)
+    (tmp_path / "videos/b/00003.jpg").write_bytes(b"bad")
+    values = {"inputs": inputs, "output": str(tmp_path / "out"), "min_shards": 5, "max_bad": 1, "seed": 3}
+    run(ShardConfig.parse(values), never, Provenance())
+    manifest = read_manifest(open_store(tmp_path / "out"))
+    data = (tmp_path / "out/groups.jsonl").read_bytes()
+    assert manifest.groups.sha256 == hashlib.sha256(data).hexdigest()
+    groups = [json.loads(line) for line in data.splitlines()]
+    assert sorted((video or "", count) for video, count in groups if video) == [
+        ("a", 7),
+        ("b", 6),
+        ("c", 7),
+    ]
+    assert sum(count for video, count in groups if video is None) == 2
+    told = [video for video, count in groups for _ in range(count)]
+    found = [json.loads(sample["json"]) for sample in read_stock(tmp_path / "out").values()]
+    assert [about.get("video") for about in found] == told
+    for name in "abc":
+        frames = [about["frame"] for about in found if about.get("video") == name]
+        assert frames == sorted(frames)
+    assert verify(str(tmp_path / "out")).ok
+
+
+def test_the_gate_is_the_configs(pictures, tmp_path):
+    root = pictures(4, width=300, height=200)
+    (root / "half.jpg").write_bytes(next(root.rglob("*.JPEG")).read_bytes()[:3000])
+    shard(root, tmp_path / "out", check="header", max_side=128, quality=50, max_bad=1)
+    manifest = read_manifest(open_store(tmp_path / "out"))
+    made = manifest.made
+    assert (made.check, made.max_side, made.quality) == ("header", 128, 50)
+    assert made.pillow is not None
+    for sample in read_stock(tmp_path / "out").values():
+        with Image.open(io.BytesIO(sample["jpg"])) as image:
+            assert max(image.size) == 128
+    with pytest.raises(HvcError, match=r"made differently \(max_side 128, now 100\)"):
+        shard(root, tmp_path / "out", check="header", max_side=100, quality=50, max_bad=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"inputs": []}, "inputs"),
+        ({"parts": 2, "part": 2}, "parts are counted from 0 to 1"),
+        ({"fps": 1, "stride": 2}, "give one of them"),
+        ({"fps": 1}, "no input of the source `video`"),
+        ({"extras": ["boxes"]}, "there is no 'boxes'; choose from labels, captions, masks"),
+        ({"check": "half"}, "check"),
+        ({"quality": 101}, "quality"),
+        ({"inputs": [{"source": "cocoa", "address": "a"}]}, "source"),
+        ({"inputs": [{"source": "coco", "address": " "}]}, "is empty"),
+        ({"target_size": 3}, "unknown key 'target_size'"),
+    ],
+)
+def test_what_cannot_be_is_refused(values, message):
+    with pytest.raises(UsageError, match=message):
+        ShardConfig.parse({**SMALL, **values})
+
+
+def test_every_source_has_its_name():
+    assert set(Source) == set(SOURCES)
+    assert set(EXTRAS) == {extra for layout in SOURCES.values() for extra in layout.offers}
+
+
+def test_a_name_is_made_of_the_inputs():
+    inputs = [
+        {"source": "coco", "address": address}
+        for address in ("/x/train2017.zip", "s3://bucket/some/val2017.tar", "/y/train2017", "/z/photos/")
+    ]
+    assert ShardConfig.parse({**SMALL, "inputs": inputs}).dataset_name == "train2017+val2017+photos"
+    assert ShardConfig.parse({**SMALL, "inputs": inputs, "name": "mine"}).dataset_name == "mine"
+
+
+def test_the_command_takes_several_inputs_and_adds_up(pictures, tmp_path):
+    root = pictures(3)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/bad.jpg").write_bytes(b"")
+    (tmp_path / "more/worse.jpg").write_bytes(b"no image")
+    shutil.copy(root / "part-0/picture 0000.JPEG", tmp_path / "more/again.jpg")
+    words = ["shard", "coco", "folder:pictures", "folder:more", "out", "--dedupe", "--max-bad", "2"]
+    done = run_hvc(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "6 found = 3 samples + 2 rejected + 1 duplicates" in lines
+    assert "rejected, all listed in rejects.jsonl:" in lines
+    assert {"  1 x empty file", "  bad.jpg: empty file"} <= set(lines)
+    assert verify(str(tmp_path / "out")).ok
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["folder", "photos"], "give one input or more and then the output"),
+        (["folder", "coco:", "out"], "INPUT 'coco:' is empty"),
+        (["folder", "photos", "out", "--with", "boxes"], "there is no 'boxes'"),
+        (["folder", "photos", "out", "--max-bad", "some"], "give a count"),
+        (["folder", "photos", "out", "--part", "1"], "parts are counted from 0 to 0"),
+        (["folder", "photos", " "], "output: .*is empty"),
+    ],
+)
+def test_wrong_use_is_explained(tmp_path, words, message):
+    done = run_hvc("shard", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(message, done.stderr), done.stderr

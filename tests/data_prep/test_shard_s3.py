@@ -1,31 +1,23 @@
 """Sharding to a real S3 server, and reading it back."""
 
+import hashlib
 import io
 import json
-import subprocess
-import sys
 import tempfile
-import time
 
 import pytest
 import webdataset
+from killing import options, start, wait_for
 
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance, never
-from hvc.base.storage import StorageError, open_store
+from hvc.base.storage import S3Store, StorageError, open_store
+from hvc.data_prep.claim import Holder
 from hvc.data_prep.manifest import read_manifest
 from hvc.data_prep.shard import ShardConfig, run
 from hvc.data_prep.verify import verify
 
 pytestmark = pytest.mark.services
-
-PROGRAM = """
-import json, sys
-from hvc.base.stage import Provenance, never
-from hvc.data_prep.shard import ShardConfig, run
-if __name__ == "__main__":
-    run(ShardConfig.parse(json.loads(sys.argv[1])), never, Provenance())
-"""
 
 
 def shard(root, address, stop=never, **options):
@@ -33,11 +25,6 @@ def shard(root, address, stop=never, **options):
     inputs = [{"source": "folder", "address": str(root)}]
     config = ShardConfig.parse({"inputs": inputs, "output": str(address), **options})
     return run(config, stop, Provenance())
-
-
-def options(root, address, **more):
-    inputs = [{"source": "folder", "address": str(root)}]
-    return {"inputs": inputs, "output": address, "workers": 2, **more}
 
 
 def objects(address):
@@ -87,8 +74,7 @@ def test_verify_finds_damage(s3_env, pictures):
     store.write("shard-000001.tar", bytes(data[:-1]))
     store.delete("shard-000002.tar")
     store.write("shard-000009.tar", b"")
-    problems = verify(address).problems
-    assert [problem.partition(":")[0] for problem in problems] == [
+    assert [problem.file for problem in verify(address).problems] == [
         "shard-000000.tar",
         "shard-000001.tar",
         "shard-000002.tar",
@@ -96,50 +82,109 @@ def test_verify_finds_damage(s3_env, pictures):
     ]
 
 
-def test_killed_there_is_no_dataset_and_the_next_run_finishes_it(s3_env, pictures, tmp_path, monkeypatch):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setenv("TMPDIR", str(scratch))
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """Where shards lie on their way to the server."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_killed_there_is_no_dataset_and_the_next_run_finishes_it(s3_env, large_pictures, tmp_path, scratch):
     address = s3_env.bucket("killed")
-    root = pictures(40, width=1200, height=900)
-    config = options(root, address, min_shards=12)
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(config)])
+    process = start(options(large_pictures, address, min_shards=12))
     store = open_store(address)
-    deadline = time.monotonic() + 60
-    while not list(store.names("shard-")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
+    wait_for(lambda: list(store.names("shard-")), process)
     process.kill()
     process.wait()
     assert not store.exists("manifest.json")
     assert list(scratch.glob("hvc-shard-*"))
     with pytest.raises(HvcError, match="was sharding finished"):
         verify(address)
-    assert shard(root, address, min_shards=12).outcome is Outcome.DONE
-    assert not list(scratch.glob("hvc-shard-*"))
-    shard(root, tmp_path / "out", min_shards=12)
+    assert shard(large_pictures, address, min_shards=12).outcome is Outcome.DONE
+    assert list(scratch.iterdir()) == []
+    shard(large_pictures, tmp_path / "out", min_shards=12)
     assert objects(address) == files(tmp_path / "out")
 
 
-def test_two_runs_on_one_machine_do_not_share_a_work_folder(s3_env, pictures, tmp_path, monkeypatch):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setenv("TMPDIR", str(scratch))
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+def test_a_second_run_is_refused_and_the_first_goes_on(s3_env, large_pictures, scratch):
     address = s3_env.bucket("twice")
-    root = pictures(40, width=1200, height=900)
-    config = options(root, address, min_shards=12)
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(config)])
-    deadline = time.monotonic() + 60
-    while not list(scratch.glob("hvc-shard-*-*")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-    with pytest.raises(HvcError, match="another run writes here"):
-        shard(root, address, min_shards=12)
+    process = start(options(large_pictures, address, min_shards=12))
+    store = open_store(address)
+    wait_for(lambda: list(store.names("shard-")), process)
+    with pytest.raises(HvcError, match=rf"another run writes here \(process {process.pid} on "):
+        shard(large_pictures, address, min_shards=12)
     assert process.wait(60) == 0
     assert verify(address).ok
-    assert not list(scratch.glob("hvc-shard-*"))
+    assert list(scratch.iterdir()) == []
+    assert list(store.names(".progress/")) == []
+
+
+def test_a_run_that_was_taken_over_ends_before_the_manifest(s3_env, pictures):
+    """Its shards are there, but somebody else holds the claim by now."""
+    address = s3_env.bucket("lost")
+    root = pictures(8)
+    store = open_store(address)
+    other = Holder.here().model_copy(update={"host": "far", "machine": "far"})
+
+    def take_over():
+        store.write(".progress/claim.json", other.model_dump_json().encode())
+        return False
+
+    with pytest.raises(HvcError, match="taken over by process .* on far"):
+        shard(root, address, stop=take_over, workers=1)
+    assert not store.exists("manifest.json")
+    assert Holder.model_validate_json(store.read(".progress/claim.json")) == other
+
+
+def test_a_shard_is_trusted_only_with_the_size_and_hash_that_were_noted(s3_env, pictures, tmp_path):
+    address = s3_env.bucket("trust")
+    root = pictures(20)
+    shard(root, tmp_path / "out", min_shards=5)
+    answers = iter([False] * 4)
+    stopped = shard(root, address, stop=lambda: next(answers, True), workers=1, min_shards=5)
+    assert stopped.report["shards_done"] == 4
+    store = open_store(address)
+    same_size = tmp_path / "same-size"
+    same_size.write_bytes(bytes(store.size("shard-000000.tar")))
+    store.upload("shard-000000.tar", same_size, hashlib.sha256(same_size.read_bytes()).hexdigest())
+    store.write("shard-000001.tar", store.read("shard-000001.tar"))  # right, but nobody noted its hash
+    store.delete("shard-000002.idx")
+    made = []
+
+    def watch():
+        made.append(True)
+        return False
+
+    shard(root, address, stop=watch, min_shards=5)
+    assert len(made) == 4, "three are made again, the fourth stays, the fifth was missing"
+    assert objects(address) == files(tmp_path / "out")
+
+
+def test_parts_from_several_runs_and_their_join(s3_env, pictures, tmp_path, scratch):
+    address = s3_env.bucket("parts")
+    root = pictures(30)
+    more = {"min_shards": 7, "dedupe": True}
+    shard(root, tmp_path / "out", **more)
+    processes = [start(options(root, address, parts=3, part=part, **more)) for part in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    store = open_store(address)
+    assert not store.exists("manifest.json")
+    assert len([name for name in store.names("shard-") if name.endswith(".tar")]) == 7
+    shard(root, address, parts=3, **more)
+    assert objects(address) == files(tmp_path / "out")
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_finished_dataset_is_only_read(s3_env, pictures, monkeypatch):
+    address = s3_env.bucket("done")
+    root = pictures(6)
+    shard(root, address)
+    for method in ("write", "create", "upload", "delete"):
+        monkeypatch.setattr(S3Store, method, None)
+    assert shard(root, address).report["already_done"]
 
 
 def test_stopped_and_another_plan(s3_env, pictures, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 
+import layout_data
 import pytest
 
 from hvc.base.errors import HvcError, UsageError
@@ -82,7 +83,7 @@ def test_a_name_that_is_not_text_does_no_harm(tmp_path):
 
 def test_a_missing_input_is_a_usage_error_before_anything_is_listed(tmp_path):
     (tmp_path / "in").mkdir()
-    with pytest.raises(UsageError, match="input .*missing: no such folder or file"):
+    with pytest.raises(UsageError, match=r"input .*missing: no such folder or file"):
         build_catalog([("folder", str(tmp_path / "in")), ("folder", str(tmp_path / "missing"))])
 
 
@@ -111,7 +112,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     touch(tmp_path, "in/a.jpg")
     (tmp_path / "in").chmod(0)
     try:
-        with pytest.raises(HvcError, match="cannot read the folder .*in: Permission denied"):
+        with pytest.raises(HvcError, match=r"cannot read the folder .*in: Permission denied"):
             build_catalog([("folder", str(tmp_path))])
     finally:
         (tmp_path / "in").chmod(0o700)
@@ -126,21 +127,14 @@ def test_a_video_wants_the_source_video(tmp_path):
 
 
 @pytest.mark.services
-def test_imagenet_as_tars_on_s3(s3_env, tmp_path):
-    import io
-    import tarfile
-
+def test_imagenet_as_tars_on_s3(s3_env):
     address = s3_env.bucket("imagenet")
     expected = {}
     for wnid in ("n00000001", "n00000002"):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for number in range(3):
-                info = tarfile.TarInfo(f"{wnid}_{number}.JPEG")
-                info.size = 1000
-                archive.addfile(info, io.BytesIO(f"{wnid}{number}".encode() * 90))
-                expected[f"{wnid}/{info.name}"] = (f"{wnid}{number}".encode() * 90)[:1000]
-        s3_env.client().put_object(Bucket="imagenet", Key=f"train/{wnid}.tar", Body=buffer.getvalue())
+        members = {f"{wnid}_{number}.JPEG": f"{wnid}{number}".encode() * 90 for number in range(3)}
+        expected |= {f"{wnid}/{name}": content for name, content in members.items()}
+        body = layout_data.tar_bytes(members)
+        s3_env.client().put_object(Bucket="imagenet", Key=f"train/{wnid}.tar", Body=body)
     catalog = build_catalog([("imagenet", f"{address}/train")])
     found = [catalog.record(i) for i in range(len(catalog))]
     assert {record.path: catalog.trees[0].read(record.entry) for record in found} == expected

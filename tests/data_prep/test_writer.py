@@ -114,18 +114,19 @@ def test_index_hashes_and_sizes_are_those_of_the_files(shelf, tmp_path):
 
 @pytest.mark.parametrize("gate", [Gate("none"), Gate(), Gate(max_side=64, quality=80)])
 def test_two_runs_give_the_same_bytes(shelf, tmp_path, gate):
-    for folder in ("a", "b"):
+    for folder, thread in (("a", False), ("b", True)):
         (tmp_path / folder).mkdir()
-        write_shard(shelf.task(gate=gate), tmp_path / folder)
+        write_shard(shelf.task(gate=gate), tmp_path / folder, thread=thread)
     for name in ("shard-000000.tar", "shard-000000.idx"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_batches_do_not_show(tmp_path, encode):
+@pytest.mark.parametrize("thread", [False, True])
+def test_batches_do_not_show(tmp_path, encode, thread):
     """Thousands of members, small and larger than what is handed over at once."""
     image = encode("BMP", width=40, height=30)
     shelf = Shelf({f"{i:05d}": image + bytes(i % 7 * 400_000 if i % 100 == 0 else i) for i in range(3000)})
-    record = write_shard(shelf.task(gate=Gate("none")), tmp_path)
+    record = write_shard(shelf.task(gate=Gate("none")), tmp_path, thread=thread)
     members = members_of(tmp_path / record.shard.path)
     assert [members[f"{i:09d}.bmp"] == data for i, data in enumerate(shelf.files.values())] == [True] * 3000
 
@@ -262,7 +263,8 @@ def test_runs_are_counted_over_what_was_written(tmp_path, encode):
     assert sum(count for _, count in record.runs) == record.shard.samples
 
 
-def test_a_full_disk_is_explained_and_nothing_is_left(shelf, tmp_path):
+@pytest.mark.parametrize("thread", [False, True])
+def test_a_full_disk_is_explained_and_nothing_is_left(tmp_path, thread):
     program = """
 import resource, sys
 from pathlib import Path
@@ -277,12 +279,13 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 items = tuple((i, Record(str(i))) for i in range(int(sys.argv[2])))
 from hvc.data_prep.images import Gate
 try:
-    write_shard(Task("s", items, (Tree(),), Gate("none")), Path(sys.argv[1]))
+    task = Task("s", items, (Tree(),), Gate("none"))
+    write_shard(task, Path(sys.argv[1]), thread=sys.argv[3] == "True")
 except HvcError as error:
     print(error)
 """
     for images in (4, 100):  # too much in the last batch; too much long before
-        command = [sys.executable, "-c", program, str(tmp_path), str(images)]
+        command = [sys.executable, "-c", program, str(tmp_path), str(images), str(thread)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.stderr == ""
         assert f"cannot write {tmp_path}/s.tar: File too large" in done.stdout
@@ -295,8 +298,9 @@ def test_a_folder_that_cannot_be_written_is_explained(shelf, tmp_path):
         write_shard(shelf.task(), tmp_path / "missing")
 
 
-def test_a_tar_given_up_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), TarFile(tmp_path / "a.tar") as file:
+@pytest.mark.parametrize("thread", [False, True])
+def test_a_tar_given_up_leaves_nothing(tmp_path, thread):
+    with pytest.raises(KeyboardInterrupt), TarFile(tmp_path / "a.tar", thread=thread) as file:
         file.add("k", {"jpg": bytes(3_000_000)})
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

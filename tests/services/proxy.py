@@ -158,7 +158,9 @@ class FaultProxy:
         has_body = request.start[0] != "HEAD" and answer.start[1] not in ("204", "304")
         pieces = body(answered, answer) if has_body else iter(())
         if fault in ("cut", "truncate"):
-            return spoil(client, answer, pieces, fault)
+            with self._lock:
+                place = self._random.uniform(-1, 1)
+            return spoil(client, answer, pieces, fault, place)
         client.sendall(answer.raw)
         for piece in pieces:
             client.sendall(piece)
@@ -223,13 +225,18 @@ def refuse(client: socket.socket, asked: BinaryIO, request: Message) -> bool:
     return False
 
 
-def spoil(client: socket.socket, answer: Message, pieces: Iterator[bytes], fault: str) -> bool:
-    """Send about half of the answer, then reset the connection or close it as if all were done."""
+def spoil(
+    client: socket.socket, answer: Message, pieces: Iterator[bytes], fault: str, place: float
+) -> bool:
+    """Send a part of the answer, then reset the connection or close it as if all were done.
+
+    It ends at the share `place` of the body's first piece, or, below zero, at that of the head.
+    """
     first = next(pieces, b"")
-    if first:
-        client.sendall(answer.raw + first[: len(first) // 2])
+    if place < 0 or not first:
+        client.sendall(answer.raw[: int(abs(place) * len(answer.raw))])
     else:
-        client.sendall(answer.raw[: len(answer.raw) // 2])
+        client.sendall(answer.raw + first[: int(place * len(first))])
     if fault == "cut":
         raise BrokenConnectionError
     client.shutdown(socket.SHUT_WR)

@@ -1,0 +1,176 @@
+"""Real processes: killed or stopped in mid-epoch, continued by others; the sequence of samples goes on."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from running import clean_env, write_recipe
+from training_data import numbered, write_dataset
+
+from hvc.pretrain.checkpoint import complete_steps
+from hvc.pretrain.dataset import load_data, plan_run
+from hvc.pretrain.order import RunOrder
+from hvc.pretrain.processes import free_port
+from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.stream import stream
+
+SAMPLES, BATCH = 210, 8  # 27 steps per epoch, the last of two samples: fewer than three ranks
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elastic") / "set"
+    runs = [("a", 60), (None, 30), ("b", 120)]
+    write_dataset(folder, [numbered(number, (34, 33)) for number in range(SAMPLES)], 40, runs)
+    return str(folder)
+
+
+def expected(config: TrainConfig, steps: int) -> list[list[int]]:
+    """Global batches as one process plans them."""
+    order = RunOrder(plan_run(config, load_data(config)))
+    return [order.batch_of(step, 0, 1).samples.tolist() for step in range(steps)]
+
+
+def consume(
+    config: TrainConfig, rank: int, world_size: int, first_step: int, last_step: int, log: Path
+) -> None:
+    """A rank that does nothing with its batches but write down what they are."""
+    places = {"rank": rank, "world_size": world_size, "first_step": first_step, "last_step": last_step}
+    with log.open("w") as file:
+        for batch in stream(config, load_data(config), **places):
+            samples = batch.plan.samples.tolist() if batch.plan.weight else []
+            assert len(batch.views[0]) == len(batch.plan.samples)
+            file.write(json.dumps([batch.plan.step, samples]) + "\n")
+            file.flush()
+            time.sleep(0.01)
+
+
+def read_logs(folder: Path, world_size: int) -> dict[int, list[int]]:
+    """Step -> samples of the global batch, of the steps that all ranks have done."""
+    ranks = []
+    for rank in range(world_size):
+        lines = (folder / f"{rank}.jsonl").read_text().splitlines(keepends=True)
+        ranks.append(dict(json.loads(line) for line in lines if line.endswith("\n")))
+    common = sorted(set.intersection(*(set(rank) for rank in ranks)))
+    return {step: [sample for rank in ranks for sample in rank[step]] for step in common}
+
+
+def run_ranks(
+    config: TrainConfig, world_size: int, first: int, last: int, folder: Path, kill_at: int | None
+):
+    """Run ranks to their end, or kill them all once each has done so many steps."""
+    folder.mkdir()
+    context = multiprocessing.get_context("fork")
+    ranks = [
+        context.Process(
+            target=consume, args=(config, rank, world_size, first, last, folder / f"{rank}.jsonl")
+        )
+        for rank in range(world_size)
+    ]
+    for rank in ranks:
+        rank.start()
+    deadline = time.monotonic() + 120
+    while kill_at is not None and time.monotonic() < deadline:
+        logs = [folder / f"{rank}.jsonl" for rank in range(world_size)]
+        if all(log.exists() and log.read_text().count("\n") >= kill_at for log in logs):
+            break
+        time.sleep(0.01)
+    for rank in ranks:
+        if kill_at is not None:
+            os.kill(rank.pid, signal.SIGKILL)
+        rank.join(120)
+        assert kill_at is not None or rank.exitcode == 0
+    return read_logs(folder, world_size)
+
+
+@pytest.mark.parametrize(
+    ("workers", "options"),
+    [
+        (0, {}),
+        (1, {"remainder": "wrap"}),
+        (2, {"frames_per_video": 25, "views": {"size": 32, "frame_gap": 5}}),
+        (1, {"shuffle": False, "remainder": "drop"}),
+    ],
+)
+def test_killed_ranks_are_continued_by_another_number(address, tmp_path, workers, options):
+    recipe = {"data": address, "batch_size": BATCH, "workers": workers, "views": {"size": 32}} | options
+    config = TrainConfig.parse(recipe)
+    whole = expected(config, 60)
+    done: dict[int, list[int]] = {}
+    first = 0
+    for world_size, kill_at in ((2, 12), (3, 23), (1, None)):
+        last = 60
+        part = run_ranks(config, world_size, first, last, tmp_path / str(world_size), kill_at)
+        assert sorted(part)[0] == first
+        done |= part
+        first = max(part) + 1
+    assert sorted(done) == list(range(60))
+    assert [done[step] for step in range(60)] == whole
+    if not options:
+        epochs = [sum(whole[start:end], []) for start, end in pairwise([0, 27, 54])]
+        assert [sorted(epoch) for epoch in epochs] == [list(range(SAMPLES))] * 2
+        assert epochs[0] != epochs[1]
+
+
+_RECORDED = """
+import json, os, sys
+import hvc
+import hvc.pretrain.train as train
+original = train.stream
+def recorded(*arguments, **options):
+    with open(os.environ["RECORD"] + "/" + os.environ["RANK"] + ".jsonl", "w") as file:
+        for batch in original(*arguments, **options):
+            samples = batch.plan.samples.tolist() if batch.plan.weight else []
+            print(json.dumps([batch.plan.step, samples]), file=file, flush=True)
+            yield batch
+train.stream = recorded
+hvc.main()
+"""
+
+
+def train(recipe: Path, world_size: int, record: Path) -> "list[subprocess.Popen[bytes]]":
+    """Start the ranks of `hvc train` one by one, as torchrun does, each writing down its samples."""
+    record.mkdir()
+    common = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = []
+    for rank in range(world_size):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "RECORD": str(record)}
+        with (record / f"{rank}.log").open("wb") as log:
+            command = [sys.executable, "-c", _RECORDED, "train", str(recipe)]
+            ranks.append(subprocess.Popen(command, env=clean_env() | common | own, stdout=log, stderr=log))
+    return ranks
+
+
+@pytest.mark.slow
+def test_a_run_stopped_on_two_ranks_goes_on_with_three(address, tmp_path):
+    values = {"steps": 40, "batch_size": BATCH, "workers": 1, "checkpoint": {"every": 100, "keep": 9}}
+    recipe = write_recipe(tmp_path / "moved.yaml", address, **values)
+    ranks = train(recipe, 2, tmp_path / "two")
+    log = tmp_path / "two" / "0.jsonl"
+    deadline = time.monotonic() + 240
+    while not (log.exists() and log.read_text().count("\n") >= 5) and time.monotonic() < deadline:
+        assert ranks[0].poll() is None, (tmp_path / "two" / "0.log").read_text()
+        time.sleep(0.02)
+    ranks[1].send_signal(signal.SIGTERM)
+    assert [rank.wait(120) for rank in ranks] == [75, 75], (tmp_path / "two" / "0.log").read_text()
+    (stopped_at,) = complete_steps(tmp_path / "moved" / "checkpoints")
+    before = read_logs(tmp_path / "two", 2)
+    ranks = train(recipe, 3, tmp_path / "three")
+    assert [rank.wait(240) for rank in ranks] == [0] * 3, (tmp_path / "three" / "0.log").read_text()
+    after = read_logs(tmp_path / "three", 3)
+    assert (max(before) + 1, min(after)) == (stopped_at, stopped_at)
+    assert 0 < stopped_at < 27, "not stopped in mid-epoch"
+    joined = before | after
+    assert [joined[step] for step in range(40)] == expected(TrainConfig.load(recipe), 40)
+    records = (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in records] == list(range(1, 41))
+    last = json.loads(records[-1])
+    assert last["data/bad_samples"] == 0
+    assert 0 <= last["data/wait_share"] <= 1
