@@ -71,9 +71,7 @@ Places = Annotated[
         "s3://bucket/prefix.",
     ),
 ]
-Layout = Annotated[
-    Source, typer.Argument(metavar="SOURCE", help=f"Layout of the inputs: {', '.join(Source)}.")
-]
+Layout = Annotated[Source, typer.Argument(metavar="SOURCE", help="How the inputs lie on disk.")]
 DatasetName = Annotated[str | None, typer.Option("--name", help="Dataset name  [default: from INPUT]")]
 TargetMb = Annotated[float, typer.Option(help="Size of a shard in MB.")]
 MinShards = Annotated[int, typer.Option(help="At least so many shards.")]
@@ -131,7 +129,7 @@ def shard(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shard images into WebDataset tars with a manifest.
+    """Shard images into WebDataset tars with a manifest, e.g. `hvc shard folder photos dataset`.
 
     Bad images are listed in rejects.jsonl. Killed at any moment, the same command goes on and ends with
     the same bytes; the manifest comes last, so there is never half a dataset. S3 credentials come from
@@ -254,6 +252,46 @@ def train(
     if os.environ.get("RANK", "0") == "0":
         _finish(result, as_json)
     raise typer.Exit(result.exit_code)
+
+
+@app.command("bench-data", short_help="How fast a sharded dataset streams.")
+def bench_data(
+    dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--config", help="Recipe with batch size, views and stream  [default: defaults]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Loader processes  [default: the recipe's]", min=0)
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Time for each of six stages.", min=0.1)] = 5.0,
+    gpu_images_per_second: Annotated[
+        float, typer.Option(help="What one GPU takes; `hvc train` reports it.", min=1)
+    ] = 1500.0,
+    ranks: Annotated[int, typer.Option(help="Training processes that share a batch.", min=1)] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast a dataset is read, decoded and cut into views here, and how well it is shuffled.
+
+    Nothing is trained. Run it on a compute node before staking time on many: it says how long a GPU
+    would wait for images, and what to change.
+    """
+    from rich.console import Console
+
+    from hvc.pretrain.bench import bench
+    from hvc.pretrain.bench_text import lines
+    from hvc.pretrain.dataset import load_data
+    from hvc.pretrain.recipe import TrainConfig
+
+    values = TrainConfig.load(recipe).resolved() if recipe else {}
+    values |= {"data": dataset} | ({} if workers is None else {"workers": workers})
+    config = TrainConfig.parse(values, where="hvc bench-data")
+    with Console(stderr=True).status("") as status:
+        report = bench(config, load_data(config), seconds, ranks, status.update)
+    if as_json:
+        typer.echo(json.dumps(report.values(gpu_images_per_second), indent=1))
+    else:
+        typer.echo("\n".join(lines(report, gpu_images_per_second)))
 
 
 @app.command(short_help="Score a checkpoint by propagating labels on video.")
@@ -431,7 +469,7 @@ def _shard_input(source: Source, text: str) -> dict[str, str]:
     own = bool(colon) and prefix in set(Source)
     address = rest if own else text
     if not address.strip():
-        raise UsageError(f"INPUT {text!r} is empty; give a folder, an archive or a video file")
+        raise UsageError(f"INPUT is empty (in {text!r}); give a folder, an archive or a video file")
     return {"source": prefix if own else str(source), "address": _absolute(address)}
 
 

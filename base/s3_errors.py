@@ -24,7 +24,7 @@ _PASSING_CODES = {
     "TooManyRequests",
     "XAmzContentSHA256Mismatch",
 }
-_SERVER = "Is the server up, and AWS_ENDPOINT_URL_S3 right?"
+_SERVER = "is the server up, and AWS_ENDPOINT_URL_S3 right?"
 _LATER = "the finished part is kept where it can be: run the same command again when the server is well"
 _CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "certificate verify failed")
 

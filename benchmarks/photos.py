@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def collect(folder: Path | None, target: Path, count: int = COUNT) -> list[Path]:
-    """`count` JPEGs as `target/00000.jpg` and on: tiles of packages' photos, or links to those of a folder."""
+    """`count` JPEGs as `target/00000.jpg` and on: tiles of packages' photos, or links to a folder's."""
     target.mkdir(parents=True)
     paths = [target / f"{number:05d}.jpg" for number in range(count)]
     if folder is None:

@@ -90,8 +90,8 @@ class Workers:
 
     def _answers(self, busy: "list[_Process]") -> Iterator[Any]:
         """Of those that have one; waits for the first."""
-        ready = wait([process.answers for process in busy])
-        for process in [process for process in busy if process.answers in ready]:
+        ready = wait([process.answers.fileno() for process in busy])
+        for process in [process for process in busy if process.answers.fileno() in ready]:
             answer = process.receive()
             busy.remove(process)
             self._idle.append(process)

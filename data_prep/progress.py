@@ -90,7 +90,11 @@ class Progress:
         return {record.name: record for record in records if record is not None}
 
     def deliver(self, record: ShardRecord, work: Path) -> None:
-        """Bring a shard that lies in `work` to its place and note it; safe to repeat at any point."""
+        """Bring a shard that lies in `work` to its place and note it; safe to repeat at any point.
+
+        HvcError when another run took the output over: that one's shards may have the same names.
+        """
+        self._exclusion.check()
         if record.shard is not None:
             index = record.shard.index
             for name, sha256 in ((record.shard.path, record.shard.sha256), (index.path, index.sha256)):
@@ -157,7 +161,7 @@ class Progress:
                 if self._found_plan() == self._plan or self._store.exists(MANIFEST_NAME):
                     break
                 held.pop_all().close()  # a run with another plan came in between
-            self._remove_work_folders()
+            self._remove_work_folders(f"{self._who}-")
             yield
 
     def _begin(self) -> None:
@@ -217,9 +221,8 @@ class Progress:
             and sha256_file(self._local / index.path) == index.sha256
         )
 
-    def _remove_work_folders(self) -> None:
-        """Of earlier runs that were killed on this machine; a part removes its own only."""
-        who = "" if self._part is None else f"{self._who}-"
+    def _remove_work_folders(self, who: str = "") -> None:
+        """Of earlier runs that were killed on this machine; `who` are not working now."""
         for folder in self._work_parent.glob(f"{self._work_prefix}{who}*"):
             if folder.stat().st_uid == os.getuid():
                 _remove(folder)

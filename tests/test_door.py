@@ -26,7 +26,7 @@ def open_when_read(fifo, process):
         (["--help"], ["75 stopped and saved", "130 interrupted"]),
         (["train", "--help"], ["[default: 1"]),
         (["evaluate", "--help"], ["sequences=[libby]", "[default: MLFLOW_TRACKING_URI"]),
-        (["shard", "--help"], ["folder|imagenet>", "[default: last part of INPUT]", "[default: 0.01]"]),
+        (["shard", "--help"], ["INPUT... OUTPUT", "youtube-vos", "[default: 0.01]"]),
         (["submit", "shard", "--help"], ["[default: 100.0]"]),
     ],
 )
@@ -41,8 +41,8 @@ def test_help_shows_square_brackets_and_what_there_is(command, words, tmp_path):
     [
         (["shard", "folder", "img", ""], "output: "),
         (["shard", "folder", "", "out"], "INPUT is empty"),
-        (["shard", "folder", "s3://bucket/img", "out"], "INPUT s3://bucket/img: "),
-        (["shard", "coco", "img", "out"], "Usage: hvc shard"),
+        (["shard", "folder", "gs://bucket/img", "out"], "gs://bucket/img: "),
+        (["shard", "cocoa", "img", "out"], "Usage: hvc shard"),
         (["shard", "folder", "img", "out", "--max-bad", "1.5"], "max_bad: "),
         (["evaluate", "runs:/1", "folder", "s3://bucket/DAVIS"], "DATA s3://bucket/DAVIS: "),
         (["fly"], "Usage: hvc"),

@@ -2,13 +2,24 @@
 
 import math
 import os
+import subprocess
+import sys
 import time
 
+import psutil
 import pytest
 
 from hvc.base.errors import HvcError
 from hvc.base.stage import never
+from hvc.data_prep.pool import Workers, in_processes
+
+PARENT = """
+import time
+from hvc.base.stage import never
 from hvc.data_prep.pool import in_processes
+print("begun", flush=True)
+list(in_processes(time.sleep, [60, 60], 2, never))
+"""
 
 
 def test_all_answers_come_in_any_number_of_processes():
@@ -50,3 +61,59 @@ def test_tasks_run_side_by_side():
     start = time.monotonic()
     list(in_processes(time.sleep, [0.5] * 4, 4, never))
     assert time.monotonic() - start < 1.9
+
+
+def test_an_error_says_where_in_the_worker_it_came_from():
+    with pytest.raises(ValueError, match=r"math domain|nonnegative") as caught:
+        list(in_processes(math.isqrt, [-1], 1, never))
+    assert "in _answer" in caught.value.__notes__[0]
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error():
+    with pytest.raises(RuntimeError, match="cannot be sent"):
+        list(in_processes(os.scandir, ["/"], 1, never))
+
+
+def test_what_a_task_prints_is_no_answer(capfd):
+    assert list(in_processes(print, ["a word"], 1, never)) == [None]
+    assert capfd.readouterr().out == ""
+
+
+def test_workers_are_used_again_and_started_when_needed():
+    with Workers(3, load=["math"]) as workers:
+        workers.warm_up(1)
+        list(workers.run(time.sleep, [0.1] * 6, never))
+        first = {child.pid for child in psutil.Process().children()}
+        list(workers.run(time.sleep, [0.1] * 6, never))
+        assert {child.pid for child in psutil.Process().children()} == first
+        assert len(first) >= 3
+    assert len({child.pid for child in psutil.Process().children()} & first) == len(first) - 3
+
+
+def test_who_stops_listening_ends_the_running_tasks():
+    answers = in_processes(time.sleep, [0, 60], 2, never)
+    assert next(answers) is None
+    start = time.monotonic()
+    answers.close()
+    assert time.monotonic() - start < 5
+
+
+def test_no_task_is_taken_while_nobody_takes_the_answers():
+    taken = []
+    answers = in_processes(math.isqrt, (taken.append(i) or i for i in range(100)), 2, never)
+    next(answers)
+    time.sleep(0.3)
+    assert len(taken) == 2
+    answers.close()
+
+
+def test_workers_end_with_their_parent_even_in_the_middle_of_a_task():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
+    assert parent.stdout.readline() == b"begun\n"
+    deadline = time.monotonic() + 20
+    while len(children := psutil.Process(parent.pid).children()) < 2:
+        assert time.monotonic() < deadline
+    parent.kill()
+    parent.communicate()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive

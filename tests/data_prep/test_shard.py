@@ -542,7 +542,7 @@ def test_the_command_takes_several_inputs_and_adds_up(pictures, tmp_path):
     ("words", "message"),
     [
         (["folder", "photos"], "give one input or more and then the output"),
-        (["folder", "coco:", "out"], "INPUT 'coco:' is empty"),
+        (["folder", "coco:", "out"], r"INPUT is empty \(in 'coco:'\)"),
         (["folder", "photos", "out", "--with", "boxes"], "there is no 'boxes'"),
         (["folder", "photos", "out", "--max-bad", "some"], "give a count"),
         (["folder", "photos", "out", "--part", "1"], "parts are counted from 0 to 0"),

@@ -133,7 +133,7 @@ def test_a_run_that_was_taken_over_ends_before_the_manifest(s3_env, pictures):
         store.write(".progress/claim.json", other.model_dump_json().encode())
         return False
 
-    with pytest.raises(HvcError, match="taken over by process .* on far"):
+    with pytest.raises(HvcError, match=r"taken over by process .* on far"):
         shard(root, address, stop=take_over, workers=1)
     assert not store.exists("manifest.json")
     assert Holder.model_validate_json(store.read(".progress/claim.json")) == other

@@ -90,9 +90,10 @@ def process_of(part, report):
     wanted = ["-m", "submitit.core._submit", str(report.folder)]
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if command[-3:] == wanted and "python" in command[0]:
-            if process.environ().get("SLURM_ARRAY_TASK_ID") == str(part):
-                return process
+        if command[-3:] != wanted or "python" not in command[0]:
+            continue
+        if process.environ().get("SLURM_ARRAY_TASK_ID") == str(part):
+            return process
     raise AssertionError(logs(report))
 
 
