@@ -112,4 +112,8 @@ def safe_name(name: str) -> str:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise UsageError(f"unsafe object name {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"unsafe object name {name!r}: not Unicode") from None
     return name

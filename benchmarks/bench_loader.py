@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from hvc.pretrain.views import STATISTICS
 
 BATCH = 64
 SHARD_MB = 32.0
+BUFFER = {"buffer_mb": 256}  # this one process reads all streams of a batch, which loaders share else
 DECODED_PART = 4  # one photo in so many, where every one is decoded
 MILLION = 1_000_000
 GROUPS = ("views", "disk", "s3", "resume", "shuffle")
@@ -242,15 +244,12 @@ def disk(
     """Encoded images from disk, and decoded ones."""
     figures = []
     for name, paths, decoded in (("dataset", images, False), ("few-dataset", few, True)):
-        readers = {"ours": lambda name=name: ours(str(folder / name))}
+        readers: dict[str, rivals.Reader] = {"ours": partial(ours, str(folder / name))}
         readers |= local_rivals(folder / f"rivals-{name}", paths, streaming)
-        seconds = medians(
-            {
-                kind: lambda reader=reader, n=len(paths), decoded=decoded: drain(reader, n, decoded=decoded)
-                for kind, reader in readers.items()
-            },
-            rounds,
-        )
+        runs: Runs = {
+            kind: partial(drain, reader, len(paths), decoded=decoded) for kind, reader in readers.items()
+        }
+        seconds = medians(runs, rounds)
         ending = "_decoded" if decoded else ""
         figures += compare(seconds, len(paths), ending, photos.describe(paths) if decoded else note)
     return figures
@@ -323,7 +322,7 @@ def from_s3(folder: Path, server: Any, streaming: Any, rounds: int, note: str) -
     finally:
         server.close()
     return [
-        *compare(seconds, count, "_s3", note),
+        *compare(seconds, count, "_s3", f"buffer of {BUFFER['buffer_mb']} MB; {note}"),
         *compare(seconds, count, "_s3_cache_cold", "cache empty", "cold"),
         *compare(seconds, count, "_s3_cache_warm", "cache full, as in later epochs", "warm"),
     ]
@@ -337,14 +336,14 @@ def s3_runs(folder: Path, bucket: str, streaming: Any, count: int) -> Runs:
     urls = [f"s3://{bucket}/rivals-dataset/tars/{name}" for name in tars]
 
     def cached(cache: Path) -> None:
-        drain(lambda: ours(address, stream={"cache": str(cache)}), count)
+        drain(lambda: ours(address, stream={**BUFFER, "cache": str(cache)}), count)
 
     def emptied() -> None:
         shutil.rmtree(cold, ignore_errors=True)
         cached(cold)
 
     runs: Runs = {
-        "ours": lambda: drain(lambda: ours(address), count),
+        "ours": lambda: drain(lambda: ours(address, stream=BUFFER), count),
         "cold": emptied,
         "warm": lambda: cached(folder / "warm"),
         "webdataset": lambda: drain(lambda: rivals.read_webdataset(urls), count),
@@ -449,7 +448,7 @@ def watch_reads() -> list[tuple[str, int]]:
     read = os.pread
 
     def pread(file: int, length: int, offset: int) -> bytes:
-        seen.append((os.readlink(f"/proc/self/fd/{file}"), offset))
+        seen.append((str(Path(f"/proc/self/fd/{file}").readlink()), offset))
         return read(file, length, offset)
 
     os.pread = pread

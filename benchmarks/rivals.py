@@ -60,7 +60,6 @@ def read_webdataset(urls: list[str]) -> Iterator[bytes]:
 def webdataset_from_s3() -> None:
     """Let webdataset open s3:// itself: one GET per tar, streamed in process."""
     import boto3
-    import webdataset.gopen
 
     client = boto3.client("s3")
 
@@ -69,7 +68,8 @@ def webdataset_from_s3() -> None:
         body = client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"]
         return io.BufferedReader(body, 1 << 20)
 
-    webdataset.gopen.gopen_schemes["s3"] = open_object
+    # Of this name the package has a function, too, which hides the module.
+    importlib.import_module("webdataset.gopen").gopen_schemes["s3"] = open_object
 
 
 # mosaicml-streaming

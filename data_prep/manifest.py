@@ -23,7 +23,7 @@ MANIFEST_FORMAT = "hvc-manifest"
 
 ObjectName = Annotated[str, AfterValidator(safe_name)]  # relative to the manifest, never outside
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]  # what JSON keeps exactly
 
 
 class _Part(BaseModel):

@@ -61,10 +61,10 @@ class ShardConfig(Config):
     name: str | None = None
     """Name of the dataset; by default the last parts of the inputs' addresses."""
     order: Order = "shuffled"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**53)
     target_mb: float = Field(100, gt=0, allow_inf_nan=False)
     """Size of a shard, in 10^6 bytes."""
-    min_shards: int = Field(1, ge=1)
+    min_shards: int = Field(1, ge=1, le=2**53)
     check: Literal["none", "header", "full"] = "full"
     """How closely images are looked at: first bytes, header, or everything decoded."""
     max_pixels: int = Field(MAX_PIXELS, gt=0, le=_TRAINING_LIMIT)

@@ -59,7 +59,7 @@ def need_small(size: int) -> None:
 
 def inner_path(address: str, name: str) -> str:
     """An archive member's name as a path below the top; HvcError if it could lead anywhere else."""
-    if "\\" in name or "\0" in name or name.startswith("/"):
+    if not name or "\\" in name or "\0" in name or name.startswith("/"):
         raise _unsafe(address, name)
     if name.startswith("./") or "//" in name or "/." in name or ".." in name:
         parts = [part for part in name.split("/") if part not in ("", ".")]

@@ -28,7 +28,7 @@ class ZipTree:
         self._container = Container(address)
 
     def entries(self) -> Iterator[Entry]:
-        found = [_entry(self.address, info) for info in self._directory() if not info.is_dir()]
+        found = [_entry(self.address, info) for info in self._directory() if not info.filename.endswith("/")]
         found.sort()
         return iter(found)
 

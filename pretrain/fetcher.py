@@ -108,9 +108,14 @@ class ObjectSource:
         fetched = job.future.result()
         data = fetched[position]
         self._uses[sample] -= 1
-        if not self._uses[sample]:
-            del self._uses[sample], self._jobs[sample], fetched[position]
+        again = self._uses[sample] > 0  # in the next epoch of a small dataset
+        if not again or self._held > self._budget:
+            del self._jobs[sample], fetched[position]
             self._held -= job.share
+            if again:
+                self._waiting.setdefault(self._block(sample), []).append(sample)
+            else:
+                del self._uses[sample]
             self._look_ahead()
         return data
 

@@ -76,7 +76,7 @@ class Indexes:
             future = self._known.setdefault(shard, own)
         if future is own:
             try:
-                own.set_result(Places(*self._read(shard).image_places(EXTENSIONS)))
+                own.set_result(self._places(shard))
             except BaseException as error:
                 own.set_exception(error)
                 with self._lock:
@@ -84,6 +84,14 @@ class Indexes:
                 raise
             self._evict(own.result())
         return future.result()
+
+    def _places(self, shard: int) -> Places:
+        places = Places(*self._read(shard).image_places(EXTENSIONS))
+        size = self._data.shards[shard].bytes
+        if np.any((places.offsets > size) | (places.lengths > size - places.offsets)):
+            where = self._data.store_of(shard).where(self._data.shards[shard].index.path)
+            raise HvcError(f"{where}: points beyond the end of its shard; run `hvc verify`")
+        return places
 
     def _evict(self, new: Places) -> None:
         with self._lock:

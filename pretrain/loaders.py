@@ -114,8 +114,10 @@ class Watched:
                 f"{self._who}: a loader process gave nothing for {SILENCE_SECONDS:.0f} s and was ended; is "
                 f"the storage away, or the node overloaded? {_GOES_ON}"
             )
+        if not self._children:
+            return error
         connection.wait([child.sentinel for child in self._children], _REPORT_SECONDS)
-        codes = {child.exitcode for child in self._children if child.exitcode}
+        codes = {child.exitcode for child in self._children if child.exitcode is not None}
         return HvcError(f"{self._who}: {_cause(codes)}. {_GOES_ON}") if codes else error
 
 
@@ -130,5 +132,7 @@ def _cause(codes: set[int]) -> str:
             "a loader process was killed, most likely because memory ran out; lower workers, "
             "stream.prefetch or stream.buffer_mb, or ask for more memory"
         )
-    text = ", ".join(str(code) for code in sorted(codes))
+    if codes == {0}:
+        return "a loader process was told to end (SIGTERM) while training went on"
+    text = ", ".join(str(code) for code in sorted(codes - {0}))
     return f"a loader process died (exit code {text}); its own words are above"

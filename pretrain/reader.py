@@ -69,7 +69,10 @@ class FolderSource:
             return file
         while len(self._files) >= _OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
-        file = self._files[shard] = os.open(self._data.where(shard), os.O_RDONLY | os.O_CLOEXEC)
+        where, size = self._data.where(shard), self._data.shards[shard].bytes
+        file = self._files[shard] = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+        if (there := os.fstat(file).st_size) != size:  # else lengths that are no lengths would be believed
+            raise HvcError(f"{where}: {there} bytes, the manifest says {size}; run `hvc verify`")
         return file
 
     def __del__(self) -> None:

@@ -8,8 +8,9 @@ the user would drown in that process's traceback.
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -33,7 +34,7 @@ def stream(
     first_step: int,
     last_step: int,
     cut_later: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This rank's batches from `first_step` on, over epoch ends, without reading what was consumed.
 
     With `cut_later` views are cut by whoever asks a batch for them, else by the loader processes.
@@ -59,6 +60,21 @@ def stream(
                 if isinstance(part, HvcError):
                     raise part
             yield Batch(order.batch_of(step, rank, world_size), tuple(received), config.views.size, waited)
+
+
+class Announcer(Protocol):
+    """Who is told of coming parts."""
+
+    looks_ahead: bool
+    """Whether that is of any use."""
+
+    def expect(self, epoch: int, ids: Ids) -> None:
+        """These virtual ids will be needed."""
+        ...
+
+    def prefetch(self, epoch: int, ids: Ids) -> None:
+        """Of those expected these come next."""
+        ...
 
 
 class _Parts(IterableDataset[Part | HvcError]):
@@ -88,7 +104,7 @@ class _Parts(IterableDataset[Part | HvcError]):
         finally:
             reader.close()
 
-    def _announced(self, maker: PartMaker) -> Iterator[tuple[int, Ids]]:
+    def _announced(self, maker: Announcer) -> Iterator[tuple[int, Ids]]:
         """(epoch, virtual ids) of this process's part of each step, after the reader has heard of it.
 
         Twice: so long before that it learns of all samples of a block before it reads the first, and

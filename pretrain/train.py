@@ -61,6 +61,7 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
 
         start = ranks.first_decides(begin)
         if start == planned_steps(config, data):
+            ranks.close()  # its threads must not outlive what they work for
             return Result(Outcome.DONE, _finished_report(config, start))
         outcome: Outcome | None = None
         try:

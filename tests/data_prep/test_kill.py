@@ -119,6 +119,7 @@ def disturb(rng, config, seconds, **env):
     complete(config, **env)
 
 
+@pytest.mark.slow
 def test_soak_local_kills_at_random_moments(mixture, tmp_path):
     seconds = complete(options(mixture, tmp_path / "reference", **SMALL))
     reference = contents(tmp_path / "reference")
@@ -136,6 +137,7 @@ def test_soak_local_kills_at_random_moments(mixture, tmp_path):
 
 
 @pytest.mark.services
+@pytest.mark.slow
 def test_soak_s3_kills_at_random_moments(s3_env, mixture, tmp_path):
     bucket = s3_env.bucket("soak")
     complete(options(mixture, tmp_path / "reference", **SMALL))

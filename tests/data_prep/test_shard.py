@@ -498,6 +498,7 @@ def test_the_gate_is_the_configs(pictures, tmp_path):
         ({"extras": ["boxes"]}, "there is no 'boxes'; choose from labels, captions, masks"),
         ({"check": "half"}, "check"),
         ({"quality": 101}, "quality"),
+        ({"seed": 2**60}, "seed"),
         ({"inputs": [{"source": "cocoa", "address": "a"}]}, "source"),
         ({"inputs": [{"source": "coco", "address": " "}]}, "is empty"),
         ({"target_size": 3}, "unknown key 'target_size'"),

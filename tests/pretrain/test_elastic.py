@@ -82,7 +82,9 @@ def run_ranks(
     [
         (0, {}),
         (0, {"remainder": "wrap"}),
-        (1, {"frames_per_video": 25, "views": {"size": 32, "frame_gap": 5}}),
+        pytest.param(
+            1, {"frames_per_video": 25, "views": {"size": 32, "frame_gap": 5}}, marks=pytest.mark.slow
+        ),
         (0, {"shuffle": False, "remainder": "drop"}),
     ],
 )

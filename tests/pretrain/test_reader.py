@@ -59,6 +59,9 @@ def test_s3_gives_what_was_written(folder, s3_env, buffer_mb):
     for start in range(0, 50, 7):
         reader.expect(order[start : start + 7])
     assert [reader.image_bytes(sample) for sample in order] == [IMAGES[sample] for sample in order]
+    reader.expect(order * 3)  # each again before all were asked for once
+    reader.prefetch(order * 3)
+    assert [reader.image_bytes(sample) for sample in order * 3] == [IMAGES[sample] for sample in order * 3]
     assert reader.image_bytes(3) == IMAGES[3]  # nobody expected it
     reader.expect([5, 5])  # twice in a row, and held in between
     assert [reader.image_bytes(5), reader.image_bytes(5)] == [IMAGES[5]] * 2
