@@ -100,11 +100,11 @@ def _choices(manifest: Manifest) -> dict[str, object]:
 def _groups(records: Sequence[ShardRecord]) -> list[tuple[str | None, int]]:
     """Runs of samples of one video over all shards; empty where there are no videos."""
     runs = [run for record in records for run in record.runs]
-    if all(video is None for video, _ in runs):
+    if all(run.video is None for run in runs):
         return []
     return [
-        (video, sum(count for _, count in together))
-        for video, together in groupby(runs, key=lambda run: run[0])
+        (video, sum(run.samples for run in together))
+        for (video, _), together in groupby(runs, key=lambda run: (run.video, run.input))
     ]
 
 

@@ -20,7 +20,7 @@ from hvc.data_prep.images import MAX_BYTES
 from hvc.data_prep.pool import Workers
 from hvc.data_prep.progress import Progress
 from hvc.data_prep.tree import Tree
-from hvc.data_prep.writer import _NOT_THE_FILES_FAULT
+from hvc.data_prep.writer import NOT_THE_FILES_FAULT
 
 _HASH_BYTES = 32
 _NO_HASH = bytes(_HASH_BYTES)  # of a file that cannot be read or is empty: no other is the same
@@ -116,7 +116,7 @@ def _hash(record: Record, trees: tuple[Tree, ...]) -> bytes:
     try:
         data = tree.read(record.entry)
     except OSError as error:
-        if error.errno in _NOT_THE_FILES_FAULT:
+        if error.errno in NOT_THE_FILES_FAULT:
             raise HvcError(f"{tree.address}: cannot read {record.path}: {error.strerror}") from None
         return _NO_HASH  # writing its shard meets the same and lists it among the rejects
     except HvcError as error:

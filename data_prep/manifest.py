@@ -7,6 +7,7 @@ It holds no time, host or address: the same input and options give the same byte
 
 import hashlib
 import json
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +21,9 @@ REJECTS_NAME = "rejects.jsonl"
 DUPLICATES_NAME = "duplicates.jsonl"
 GROUPS_NAME = "groups.jsonl"
 MANIFEST_FORMAT = "hvc-manifest"
+
+PILLOW_LIMIT = 178_956_970
+"""Pixels from which on Pillow refuses to open a file, also in training."""
 
 ObjectName = Annotated[str, AfterValidator(safe_name)]  # relative to the manifest, never outside
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -65,7 +69,7 @@ class Made(_Part):
     seed: Count
     target_mb: float
     min_shards: Count
-    max_pixels: Count
+    max_pixels: Annotated[int, Field(ge=0, le=PILLOW_LIMIT)]
     check: Literal["none", "header", "full"] = "full"
     max_side: int | None = None
     quality: int | None = None
@@ -133,6 +137,10 @@ class Manifest(_Part):
             raise HvcError(f"{where}: the digest does not match the shards: {advice}")
         if self.samples != sum(shard.samples for shard in self.shards):
             raise HvcError(f"{where}: `samples` is not the sum over the shards: {advice}")
+        names = [name for shard in self.shards for name in (shard.path, shard.index.path)]
+        twice = next((name for name, times in Counter(names).items() if times > 1), None)
+        if twice is not None:
+            raise HvcError(f"{where} names a file twice: {twice}; {advice}")
         if self.found != self.samples + self.rejected + self.duplicates:
             raise HvcError(f"{where}: `found` is not samples + rejected + duplicates: {advice}")
 

@@ -25,6 +25,11 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
+def spare_core(workers: "Workers") -> bool:
+    """Whether cores are left for a second thread in every worker process."""
+    return 2 * workers.count <= default_workers()
+
+
 def in_processes(
     function: Callable[[Task], Answer], tasks: Iterable[Task], workers: int, stop: Stop
 ) -> Generator[Answer, None, None]:

@@ -22,12 +22,12 @@ from hvc.data_prep.commit import commit
 from hvc.data_prep.dedupe import find_duplicates, hash_catalog
 from hvc.data_prep.manifest import MANIFEST_VERSION, FileRef, Manifest, Shard, read_manifest
 from hvc.data_prep.peek import load_index
-from hvc.data_prep.pool import Workers, default_workers
+from hvc.data_prep.pool import Workers, default_workers, spare_core
 from hvc.data_prep.progress import Progress
 from hvc.data_prep.sources import FrameOptions, build_catalog
 from hvc.data_prep.stock import check_stock
 from hvc.data_prep.verify import Problem, VerifyReport, check_lists, check_shards, surplus, verify
-from hvc.data_prep.writer import ShardRecord, Task, write_shard
+from hvc.data_prep.writer import Run, ShardRecord, Task, write_shard
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Work:
         ]
         with self._progress.work_folder() as work:
             tasks = (self._task(shard) for shard in wanted)
-            make = partial(write_shard, folder=work)
+            make = partial(write_shard, folder=work, thread=spare_core(self._workers))
             with closing(self._workers.run(make, tasks, never)) as made:
                 for record in made:
                     self._replace(shards[f"{record.name}.tar"], record, work, damaged)
@@ -175,11 +175,13 @@ class _Work:
             )
         return record
 
-    def _runs(self, numbers: list[int]) -> Iterator[tuple[str | None, int]]:
+    def _runs(self, numbers: list[int]) -> Iterator[Run]:
         groups = self._catalog.group_ids
         ids = [-1] * len(numbers) if groups is None else groups[numbers].tolist()
-        for group, run in itertools.groupby(ids):
-            yield self._catalog.video_name(group), len(list(run))
+        for group, together in itertools.groupby(zip(ids, numbers, strict=True), key=lambda pair: pair[0]):
+            members = list(together)
+            source = 0 if group < 0 else self._catalog.input_of(members[0][1])
+            yield Run(self._catalog.video_name(group), len(members), source)
 
     def _task(self, shard: Shard) -> Task:
         number = self._number_of.get(shard.path)

@@ -20,17 +20,18 @@ from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.base.storage import Store, open_store
 from hvc.data_prep import plan, summary
+from hvc.data_prep.blueprint import Blueprint
 from hvc.data_prep.catalog import Catalog
-from hvc.data_prep.commit import Duplicate, commit, fingerprint, read_rejects, same_dataset
+from hvc.data_prep.commit import commit, fingerprint, read_rejects, same_dataset
 from hvc.data_prep.dedupe import find_duplicates, hash_catalog
 from hvc.data_prep.delivery import in_threads
 from hvc.data_prep.manifest import MANIFEST_NAME, Made, Manifest
-from hvc.data_prep.pool import Workers, default_workers
+from hvc.data_prep.pool import Workers, default_workers, spare_core
 from hvc.data_prep.progress import Progress
 from hvc.data_prep.shard_bar import ShardBar, shard_bar
 from hvc.data_prep.shard_config import InputConfig, ShardConfig
 from hvc.data_prep.sources import FrameOptions, build_catalog
-from hvc.data_prep.writer import Rejected, ShardRecord, Task, write_shard
+from hvc.data_prep.writer import Rejected, ShardRecord, write_shard
 
 __all__ = ["InputConfig", "ShardConfig", "run"]
 
@@ -123,7 +124,7 @@ class _Sharding:
             same_as = self._same_as(bar)
             if same_as is None:
                 return Result(Outcome.STOPPED, {"dataset": self._store.address, "shards_done": 0})
-            shards = self._plan(same_as)
+            shards = Blueprint(self._catalog, self._draft.made, same_as)
             mine = [number for number in range(len(shards)) if self._config.makes(number)]
             records = self._make(shards, mine, bar)
         state = {"dataset": self._store.address, "shards_done": len(records), "shards": len(shards)}
@@ -133,7 +134,7 @@ class _Sharding:
             part = {"part": self._config.part, "parts": self._config.parts}
             return Result(Outcome.DONE, {**state, **part, "rejected": len(self._rejects)})
         self._progress.still_ours()
-        manifest = commit(self._draft, records, self._duplicates(same_as), self._store)
+        manifest = commit(self._draft, records, shards.duplicates(), self._store)
         self._progress.close()
         rejects = sorted(self._rejects, key=lambda bad: bad.path)
         return Result(Outcome.DONE, summary.report(manifest, rejects, self._store))
@@ -147,20 +148,7 @@ class _Sharding:
         hashes = hash_catalog(self._catalog, self._progress, self._workers, self._stop, bar.advance, turn)
         return None if hashes is None else find_duplicates(hashes)
 
-    def _plan(self, same_as: NDArray[np.int64]) -> plan.ShardPlan:
-        kept = np.flatnonzero(same_as < 0)
-        return plan.plan_shards(
-            len(self._catalog),
-            int(self._catalog.sizes[kept].sum()),
-            self._config.target_mb,
-            self._config.seed,
-            self._config.order,
-            self._config.min_shards,
-            self._catalog.group_ids,
-            kept,
-        )
-
-    def _make(self, shards: plan.ShardPlan, mine: list[int], bar: ShardBar) -> list[ShardRecord]:
+    def _make(self, shards: Blueprint, mine: list[int], bar: ShardBar) -> list[ShardRecord]:
         """Records, in shard order, of those that are in place: not all of `mine` if stopped."""
         names = {plan.shard_name(number): number for number in mine}
         bar.begin("sharding", "shards", len(mine))
@@ -168,19 +156,14 @@ class _Sharding:
         bar.advance(len(finished))
         for record in finished.values():
             self._judge(record)
-        missing = (self._task(shards, number) for name, number in names.items() if name not in finished)
+        missing = (shards.task(number) for name, number in names.items() if name not in finished)
         with self._progress.work_folder() as work:
-            make = partial(write_shard, folder=work)
+            make = partial(write_shard, folder=work, thread=spare_core(self._workers))
             with closing(self._workers.run(make, missing, self._stop)) as made:
                 deliver = partial(self._progress.deliver, work=work)
                 most = self._workers.count * _WAITING_PER_WORKER
                 records = in_threads(deliver, self._judged(made, bar), most)
         return sorted([*finished.values(), *records], key=lambda record: record.name)
-
-    def _task(self, shards: plan.ShardPlan, number: int) -> Task:
-        catalog = self._catalog
-        items = tuple((item, catalog.record(item)) for item in shards.items(number).tolist())
-        return Task(plan.shard_name(number), items, catalog.trees, self._config.gate, catalog.classes)
 
     def _judged(self, made: Iterator[ShardRecord], bar: ShardBar) -> Iterator[ShardRecord]:
         for record in made:
@@ -194,12 +177,6 @@ class _Sharding:
         found = len(self._catalog)
         if self._config.part is None and len(self._rejects) > self._config.bad_allowed(found):
             raise _too_bad(self._config, self._rejects, found)
-
-    def _duplicates(self, same_as: NDArray[np.int64]) -> Iterator[Duplicate]:
-        path = self._catalog.path
-        return (
-            (path(number), path(int(same_as[number]))) for number in np.flatnonzero(same_as >= 0).tolist()
-        )
 
 
 def _too_bad(config: ShardConfig, rejects: list[Rejected], found: int) -> HvcError:

@@ -7,11 +7,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hvc.base.config import Config
 from hvc.data_prep.images import MAX_PIXELS, Gate
-from hvc.data_prep.manifest import Frames
+from hvc.data_prep.manifest import PILLOW_LIMIT, Frames
 from hvc.data_prep.plan import Order
 from hvc.data_prep.source_names import EXTRAS, Source
 
-_TRAINING_LIMIT = 178_956_970  # pixels from which on Pillow refuses to open a file, also in training
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
@@ -67,7 +66,7 @@ class ShardConfig(Config):
     min_shards: int = Field(1, ge=1, le=2**53)
     check: Literal["none", "header", "full"] = "full"
     """How closely images are looked at: first bytes, header, or everything decoded."""
-    max_pixels: int = Field(MAX_PIXELS, gt=0, le=_TRAINING_LIMIT)
+    max_pixels: int = Field(MAX_PIXELS, gt=0, le=PILLOW_LIMIT)
     """Images of more width x height are rejected."""
     max_side: int | None = Field(None, ge=1)
     """Images with a longer side, in pixels, are made smaller and become JPEGs; null keeps all."""

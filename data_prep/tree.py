@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from hvc.base.errors import HvcError
 
-MAX_BYTES = 512 << 20
+MAX_BYTES = 64_000_000
 """No single file of an input is read beyond this: a worker's memory has to stay small."""
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,7 +27,8 @@ from hvc.data_prep.tree import Tree
 _LARGE = 4_000_000  # bytes from which on a record is handled alone, so that few are in memory at once
 
 # These say that the machine is in trouble, not that a file is bad: rejecting it would lose it.
-_NOT_THE_FILES_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.ESTALE}
+NOT_THE_FILES_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.ESTALE})
+"""Error numbers that say nothing about the file that was to be read."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Rejected(BaseModel):
     reason: str
 
 
+class Run(NamedTuple):
+    """Consecutive samples of one video (None: pictures of their own) of one input."""
+
+    video: str | None
+    samples: int
+    input: int = 0
+
+
 class ShardRecord(BaseModel):
     """What became of a task; `shard` is None when every one of its images was rejected."""
 
@@ -60,8 +69,8 @@ class ShardRecord(BaseModel):
     name: str
     shard: Shard | None
     rejects: tuple[Rejected, ...]
-    runs: tuple[tuple[str | None, int], ...] = ()
-    """Video (None: a picture of its own) and number of its consecutive samples, in tar order."""
+    runs: tuple[Run, ...] = ()
+    """In tar order."""
 
 
 def write_shard(task: Task, folder: Path, *, thread: bool = True) -> ShardRecord:
@@ -91,7 +100,7 @@ def write_shard(task: Task, folder: Path, *, thread: bool = True) -> ShardRecord
         name=task.name,
         shard=_shard(tar, idx, written, index),
         rejects=tuple(samples.rejects),
-        runs=tuple((video, count) for (_, video), count in samples.runs),
+        runs=tuple(samples.runs),
     )
 
 
@@ -116,7 +125,7 @@ class _Samples:
         self._task = task
         self._numbers = {name: str(number).encode() for number, name in enumerate(task.classes)}
         self.rejects: list[Rejected] = []
-        self.runs: list[tuple[tuple[int, str | None], int]] = []
+        self.runs: list[Run] = []
 
     def write(self, file: TarFile) -> None:
         """Append every good one."""
@@ -157,7 +166,7 @@ class _Samples:
         try:
             data = content(tree)
         except OSError as error:
-            if error.errno in _NOT_THE_FILES_FAULT:
+            if error.errno in NOT_THE_FILES_FAULT:
                 raise HvcError(f"{tree.address}: cannot read {record.path}: {error.strerror}") from None
             raise _UnfitError(f"{what}cannot be read: {error.strerror or error}") from None
         except HvcError as error:
@@ -168,11 +177,11 @@ class _Samples:
         return data
 
     def _count(self, record: Record) -> None:
-        video = (record.input, record.video) if record.video is not None else (0, None)
-        if self.runs and self.runs[-1][0] == video:
-            self.runs[-1] = (video, self.runs[-1][1] + 1)
-        else:
-            self.runs.append((video, 1))
+        video = record.video
+        run = Run(video, 0, 0 if video is None else record.input)  # two inputs may name videos alike
+        if self.runs and self.runs[-1][::2] == run[::2]:
+            run = self.runs.pop()
+        self.runs.append(run._replace(samples=run.samples + 1))
 
 
 def _need_size(size: int, what: str = "") -> None:

@@ -28,7 +28,9 @@ class ZipTree:
         self._container = Container(address)
 
     def entries(self) -> Iterator[Entry]:
-        found = [_entry(self.address, info) for info in self._directory() if not info.filename.endswith("/")]
+        found = [
+            _entry(self.address, info) for info in self._directory() if not info.filename.endswith("/")
+        ]
         found.sort()
         return iter(found)
 

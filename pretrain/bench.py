@@ -8,7 +8,6 @@ import itertools
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from hvc.base.errors import HvcError
 from hvc.base.storage import FolderStore
 from hvc.pretrain import shuffle_quality
 from hvc.pretrain.batch import Batch
+from hvc.pretrain.bench_figures import Report, Stage, Stream
 from hvc.pretrain.dataset import TrainingData, plan_run
 from hvc.pretrain.decode import UndecodableError, decode
 from hvc.pretrain.indexes import Counts
@@ -35,84 +35,6 @@ _KEPT_BYTES = 32 << 20
 """Encoded images that are kept for the stages behind reading."""
 _DECODED_BYTES = 128 << 20
 _FAR = 10**9  # steps; nobody waits for the last
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Speed of one stage, measured alone."""
-
-    name: str
-    samples: int
-    seconds: float
-    mean_bytes: float
-    """Of an encoded image."""
-    cumulated: float | None = None
-    """Samples/s of this stage and all that it needs, on one core; None for the stream itself."""
-
-    @property
-    def rate(self) -> float:
-        """Samples per second."""
-        return self.samples / self.seconds
-
-    @property
-    def mb_per_second(self) -> float:
-        """The same in MB (10^6 bytes) of encoded images."""
-        return self.rate * self.mean_bytes / 1e6
-
-
-@dataclass(frozen=True)
-class Stream:
-    """The real stream of one rank's batches."""
-
-    stage: Stage
-    first_batch_seconds: float
-    """From the start of loader processes to the first batch."""
-    memory_mb: float
-    """Of the largest loader process, in 10^6 bytes; what processes share is divided among them."""
-    requests: float
-    """To object storage, per second."""
-    retries: int
-    hit_rate: float | None
-    """Share of ranges that the cache had; None without a cache, or if nothing was asked of it."""
-
-    def waiting(self, images_per_second: float) -> float:
-        """Share of time that a GPU which takes so many images/s would stand still."""
-        return max(0.0, 1 - self.stage.rate / images_per_second)
-
-
-@dataclass(frozen=True)
-class Report:
-    """All figures of one dataset."""
-
-    address: str
-    samples: int
-    remote: bool
-    workers: int
-    ranks: int
-    bad: int
-    """Corrupt samples met while reading and decoding."""
-    stages: tuple[Stage, ...]
-    streams: tuple[Stream, ...]
-    """Views cut by the loader processes; views cut later, on the device."""
-    quality: tuple[str, ...]
-
-    def values(self, gpu_images_per_second: float) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return {
-            "dataset": self.address,
-            "samples": self.samples,
-            "workers": self.workers,
-            "ranks": self.ranks,
-            "bad_samples": self.bad,
-            "gpu_images_per_second": gpu_images_per_second,
-            "stages": [_stage_values(stage) for stage in self.stages],
-            "streams": [
-                asdict(each)
-                | {"stage": _stage_values(each.stage), "gpu_waits": each.waiting(gpu_images_per_second)}
-                for each in self.streams
-            ],
-            "quality": list(self.quality),
-        }
 
 
 def bench(
@@ -311,7 +233,3 @@ def _quality(config: TrainConfig, data: TrainingData, ranks: int) -> list[str]:
     order = RunOrder(plan_run(config, data)).epoch(0)
     layout = shuffle_quality.Layout(data.shard_sizes.tolist(), data.videos)
     return shuffle_quality.report(order, layout, ranks=ranks, workers=max(config.workers, 1))
-
-
-def _stage_values(stage: Stage) -> dict[str, Any]:
-    return asdict(stage) | {"samples_per_second": stage.rate, "mb_per_second": stage.mb_per_second}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hvc.pretrain.bench import Report, Stage, Stream
+from hvc.pretrain.bench_figures import Report, Stage, Stream
 
 _ABOUT = {
     "read": "encoded images, checked by CRC-32",
@@ -21,7 +21,8 @@ def lines(report: Report, gpu_images_per_second: float) -> list[str]:
         f"{'one core, alone':<18} {'samples/s':>10} {'MB/s':>8} {'up to here':>11}",
         *(_stage_line(stage) for stage in report.stages),
         "",
-        f"{_stream_head(report):<30} {'samples/s':>10} {'MB/s':>8}   GPU of {gpu_images_per_second:,.0f}/s waits",
+        f"{_stream_head(report):<30} {'samples/s':>10} {'MB/s':>8}   "
+        f"GPU of {gpu_images_per_second:,.0f} images/s waits",
         *(line for each in report.streams for line in _stream_lines(each, report, gpu_images_per_second)),
         "",
         *_advice(report, gpu_images_per_second),
@@ -32,7 +33,8 @@ def lines(report: Report, gpu_images_per_second: float) -> list[str]:
 
 def _stage_line(stage: Stage) -> str:
     cumulated = f"{stage.cumulated:>11,.0f}" if stage.cumulated else f"{'':>11}"
-    return f"{stage.name:<18} {stage.rate:>10,.0f} {stage.mb_per_second:>8,.0f} {cumulated}   {_ABOUT[stage.name]}"
+    figures = f"{stage.rate:>10,.0f} {stage.mb_per_second:>8,.0f} {cumulated}"
+    return f"{stage.name:<18} {figures}   {_ABOUT[stage.name]}"
 
 
 def _stream_head(report: Report) -> str:
@@ -63,11 +65,12 @@ def _advice(report: Report, gpu: float) -> Iterator[str]:
     alone = report.stages[3].cumulated or best.stage.rate
     if best.stage.rate < 0.7 * processes * alone:
         yield (
-            f"- {processes} processes give {best.stage.rate / alone:.1f} times what one core gives: cores are "
-            "short (ask for more CPUs per GPU), or the storage is slow"
+            f"- {processes} processes give {best.stage.rate / alone:.1f} times what one core gives: cores "
+            "are short (ask for more CPUs per GPU), or the storage is slow"
         )
     else:
-        yield f"- more loader processes: `workers`, about {gpu / alone:.0f} per GPU, if the node has the cores"
+        count = f"{gpu / alone:.0f}"
+        yield f"- more loader processes: `workers`, about {count} per GPU, if the node has the cores"
     if report.stages[0].rate < 2 * report.stages[1].rate:
         yield "- reading is slow beside decoding: " + (
             "more `stream.fetch_threads`, larger blocks (`stream.block`), a node-local `stream.cache`"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import Store, open_store
+from hvc.data_prep.groups import read_groups
 from hvc.data_prep.manifest import Manifest, Shard, read_manifest
 from hvc.pretrain.order import RunPlan, Shuffle
 from hvc.pretrain.recipe import DataSource, TrainConfig
@@ -141,32 +142,9 @@ def _open(source: DataSource) -> SourceData:
 
 
 def _video_runs(source: SourceData) -> Iterator[tuple[int, int]]:
-    """(first sample, number of samples) of each video of one dataset, from its `groups.jsonl`."""
-    groups = source.manifest.groups
-    if groups is None:
-        return
-    data, where = source.store.read(groups.path), source.store.where(groups.path)
-    if hashlib.sha256(data).hexdigest() != groups.sha256:
-        raise HvcError(f"{where}: altered since the dataset was made; run `hvc verify`")
+    """(first sample, number of samples) of each video of one dataset."""
     end = 0
-    for line in data.splitlines():
-        video, count = _run(line, where)
+    for video, count in read_groups(source.store, source.manifest):
         if video is not None:
             yield end, count
         end += count
-    if end != source.manifest.samples:
-        raise HvcError(
-            f"{where} accounts for {end} samples, the manifest for {source.manifest.samples}; shard the "
-            "images again"
-        )
-
-
-def _run(line: bytes, where: str) -> tuple[str | None, int]:
-    try:
-        run = json.loads(line)
-    except ValueError:
-        run = None
-    match run:
-        case [str() | None as video, int(count)] if count > 0 and count is not True:
-            return video, count
-    raise HvcError(f"{where} is damaged: {line[:60]!r} is not [video, samples]; run `hvc verify`")

@@ -81,7 +81,9 @@ def pack(
 
 
 def merge(parts: Sequence[Packed], *, pin: bool = False) -> Packed:
-    """The samples of parts on the host, in order, as one copy; the parts are released."""
+    """The samples of parts on the host, in order, as one; the parts are released."""
+    if len(parts) == 1 and parts[0].lease is None and not pin:
+        return parts[0]  # nobody else wants its memory
     places = [part.places.clone() for part in parts]
     start = 0
     for part, moved in zip(parts, places, strict=True):

@@ -173,7 +173,7 @@ def test_everything_known_of_a_sample_is_in_it(tmp_path, encode):
         b'"frame": 7, "time": 0.28, "orientation": 6}'
     )
     assert members["000000003.json"] == b'{"path": "a.png", "width": 96, "height": 64, "input": 0}'
-    assert record.runs == ((None, 1), ("clip", 1))
+    assert record.runs == ((None, 1, 0), ("clip", 1, 1))
     index = ShardIndex.from_bytes((tmp_path / "s.idx").read_bytes())
     offsets, lengths, _ = index.image_places(EXTENSIONS)
     tar = (tmp_path / "s.tar").read_bytes()
@@ -259,8 +259,8 @@ def test_runs_are_counted_over_what_was_written(tmp_path, encode):
     one, two = Shelf(files, "one"), Shelf(files, "two")
     items = [(i, Record(f"{i}", video=videos[i], input=int(i == 9))) for i in range(10)]
     record = write_shard(Task("s", tuple(items), (one, two)), tmp_path)
-    assert record.runs == ((None, 2), ("a", 2), (None, 1), ("b", 1), ("b", 1))
-    assert sum(count for _, count in record.runs) == record.shard.samples
+    assert record.runs == ((None, 2, 0), ("a", 2, 0), (None, 1, 0), ("b", 1, 0), ("b", 1, 1))
+    assert sum(run.samples for run in record.runs) == record.shard.samples
 
 
 @pytest.mark.parametrize("thread", [False, True])
