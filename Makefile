@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 IMAGES ?=
+# Test processes side by side; each starts the servers that its tests need.
+JOBS   ?= 2
 ROOMS  := base data_prep pretrain evaluation slurm demo
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -28,7 +30,7 @@ demo: setup ## the whole way in small: shard, pretrain, track, evaluate (IMAGES=
 
 test: setup ## every test, with real Slurm, S3 and MLflow servers (ARGS=... for pytest)
 	@$(BIN)/python tests/services/install.py
-	@$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+	@$(BIN)/python -m pytest -m 'not gpu' -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup ## ruff and mypy strict
 	@$(BIN)/ruff check .

@@ -509,7 +509,7 @@ def _local_folder(argument: str, text: str) -> str:
 
 def _number(text: str) -> int | float:
     try:
-        return int(text) if text.isdecimal() else float(text)
+        return int(text) if text.removeprefix("-").isdecimal() else float(text)
     except ValueError:
         raise UsageError(f"--max-bad {text}: give a count (10) or a share (0.01)") from None
 

@@ -94,7 +94,8 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
             # A validator of ours says what it means; it may be about a value nobody should see.
             quiet = item["type"] in ("missing", "value_error")
             got = "" if quiet else f" (got {item['input']!r})"
-            lines.append(f"{where}: {key}: {item['msg']}{got}")
+            said = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {f'{key}: ' if item['loc'] else ''}{said}{got}")
     return "\n".join(lines)
 
 

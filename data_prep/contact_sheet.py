@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import open_store
+from hvc.data_prep.decoding import to_eight_bits
 from hvc.data_prep.manifest import read_manifest
 from hvc.data_prep.overview import Look, evenly, look_at, open_image
 
@@ -68,7 +69,7 @@ def _thumbnail(look: Look) -> Image.Image:
     try:
         with open_image(look.data) as image:
             image.draft("RGB", (2 * _PICTURE[0], 2 * _PICTURE[1]))  # a JPEG is decoded at a smaller scale
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = to_eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except Exception as error:  # noqa: BLE001 (on damaged data decoders raise nearly everything)
         raise HvcError(f"{look.key} cannot be decoded ({error}); run `hvc verify`") from None
     upright.thumbnail(_PICTURE, Image.Resampling.LANCZOS)
@@ -76,6 +77,7 @@ def _thumbnail(look: Look) -> Image.Image:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    text = " ".join(text.split())  # a file name may hold a line break
     if font.getlength(text) <= _PICTURE[0]:
         return text
     while text and font.getlength(text + "...") > _PICTURE[0]:

@@ -250,14 +250,24 @@ def _list(path: str) -> _Listing:
     with container:
         try:
             for packet in container.demux(stream):
+                if packet.is_corrupt and error_text is None:
+                    error_text = f"damaged or cut short at frame {len(packets)}"
                 if packet.size and not packet.is_discard:
                     packets.append((packet.pts, packet.is_keyframe))
         except (av.FFmpegError, OSError) as error:
             error_text = f"cannot be read beyond frame {len(packets)}: {error.strerror}"
+        if error_text is None and _is_cut_short(path, stream):
+            error_text = f"cut short after frame {len(packets) - 1}"
         if not packets and error_text is None:
             error_text = "a video without frames"
         places, times = _places(packets, stream)
         return _Listing(places, times, stream.width * stream.height, error_text)
+
+
+def _is_cut_short(path: str, stream: "VideoStream") -> bool:
+    """Whether the file's own table of frames, where it has one, points beyond its end."""
+    entries = getattr(stream, "index_entries", ())  # not in old versions of PyAV
+    return any(entry.pos + entry.size > Path(path).stat().st_size for entry in entries)
 
 
 def _places(

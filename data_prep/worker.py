@@ -60,5 +60,8 @@ def _send(answers: BinaryIO, good: bool, value: Any) -> None:
     except Exception as error:  # noqa: BLE001 (neither an answer nor an exception has to be picklable)
         lost = RuntimeError(f"a task ended with {value!r}, which cannot be sent: {error}")
         data = pickle.dumps((False, (lost, "")))
-    answers.write(data)
-    answers.flush()
+    try:
+        answers.write(data)
+        answers.flush()
+    except BrokenPipeError:  # the parent was killed: nobody waits for this any more
+        os._exit(0)

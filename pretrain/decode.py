@@ -1,13 +1,36 @@
-"""Encoded bytes to an RGB image."""
+"""Encoded bytes to RGB pixels, as Pillow has them.
+
+JPEGs go through simplejpeg where that is installed: the same decoder below (libjpeg-turbo, its exact
+settings), without Pillow's parsing, piecewise feeding and copies. It only takes what is whole and plain.
+All else is for Pillow, which alone decides what is damaged: the pixels and verdicts are Pillow's.
+"""
 
 import io
+from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image
 
 from hvc.data_prep.images import FORMATS
 
+Pixels = NDArray[np.uint32]
+"""RGB pixels [height, width], each the four bytes (R, G, B, unused) that Pillow has in memory."""
+
 _READERS = tuple(name for name in FORMATS if name != "MPO")  # Pillow reads MPO by its JPEG reader
+_JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8\xff", b"\xff\xd9"
+
+
+def _import_simplejpeg() -> ModuleType | None:
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
+
+
+_simplejpeg = _import_simplejpeg()
 
 
 class UndecodableError(ValueError):
@@ -15,7 +38,33 @@ class UndecodableError(ValueError):
 
 
 def decode(data: bytes) -> Image.Image:
-    """The RGB image, decoded completely."""
+    """The RGB image, decoded completely; UndecodableError if that cannot be done."""
+    pixels = decode_jpeg(data)
+    return decode_by_pillow(data) if pixels is None else _as_image(pixels)
+
+
+def decode_pixels(data: bytes) -> Pixels | Image.Image:
+    """The same as bare pixels, where these are there without a copy."""
+    pixels = decode_jpeg(data)
+    return decode_by_pillow(data) if pixels is None else pixels
+
+
+def decode_jpeg(data: bytes) -> Pixels | None:
+    """Pixels of a JPEG by simplejpeg; None where Pillow has to look, as at whatever is not in order."""
+    if _simplejpeg is None or not data.startswith(_JPEG_BEGINS) or not data.endswith(_JPEG_ENDS):
+        return None
+    try:
+        height, width, colours, _ = _simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
+            return None
+        pixels: NDArray[np.uint8] = _simplejpeg.decode_jpeg(data, "RGBX")
+    except ValueError:
+        return None
+    return pixels.view(np.uint32)[..., 0]
+
+
+def decode_by_pillow(data: bytes) -> Image.Image:
+    """The RGB image as Pillow decodes it."""
     try:
         with Image.open(io.BytesIO(data), formats=_READERS) as image:
             return to_rgb(image)
@@ -35,3 +84,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         return image
     return image.convert("RGB")
+
+
+def _as_image(pixels: Pixels) -> Image.Image:
+    """A Pillow image that lives in the same memory."""
+    height, width = pixels.shape
+    flat = pa.Array.from_buffers(pa.uint8(), 4 * height * width, [None, pa.py_buffer(pixels)])
+    return Image.fromarrow(pa.FixedSizeListArray.from_arrays(flat, 4), "RGB", (width, height))

@@ -10,15 +10,19 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hvc.pretrain.decode import Pixels
 from hvc.pretrain.slots import Slots
 from hvc.pretrain.views import Crop, ViewDraw
 
-Source = Image.Image | tuple[Image.Image, Image.Image]
-"""Where a sample's two views are cut from: one RGB image, or one each."""
+Picture = Image.Image | Pixels
+"""A decoded RGB image."""
+Source = Picture | tuple[Picture, Picture]
+"""Where a sample's two views are cut from: one image, or one each."""
+
+_Place = tuple[int, int, int, int, int]
 
 
 class Packed(NamedTuple):
@@ -54,30 +58,66 @@ class Packed(NamedTuple):
 def pack(
     sources: Sequence[Source], draws: Sequence[tuple[ViewDraw, ViewDraw]], slots: Slots | None = None
 ) -> Packed:
-    """Copy out of RGB images what their two views need.
+    """Pack images that are decoded already; see `Packer`."""
+    packer = Packer(slots)
+    for source, pair in zip(sources, draws, strict=True):
+        packer.add(source, pair)
+    return packer.finish()
 
-    One region around both crops, or two where that is fewer pixels. With `slots` (in a loader
-    process: always the same) the pixels lie in memory that reaches the training process uncopied.
+
+class Packer:
+    """Copies out of images what their two views need, one sample at a time, as they are decoded.
+
+    So one decoded image is held and not a batch of them, and the memory it lay in, still in the CPU's
+    cache, is used for the next. With `slots` (in a loader process: always the same) the pixels lie in
+    memory that reaches the training process uncopied.
     """
-    regions: list[tuple[Image.Image, Crop]] = []
-    places = np.empty((2, len(draws), 5), np.int64)
-    total = 0
-    for sample, (source, pair) in enumerate(zip(sources, draws, strict=True)):
+
+    def __init__(self, slots: Slots | None = None) -> None:
+        self._slots, self._usual = slots, 0
+        self._clear()
+
+    def add(self, source: Source, pair: tuple[ViewDraw, ViewDraw]) -> None:
+        """Take a sample: one region around both crops, or two where that is fewer pixels."""
         images = source if isinstance(source, tuple) else (source, source)
         for views, region in _cover(pair[0].crop, pair[1].crop, apart=isinstance(source, tuple)):
-            regions.append((images[views[0]], region))
+            start, end = self._used, self._used + region.height * region.width
+            if end > len(self._words):
+                self._make_room(end)
+            target = self._words[start:end].reshape(region.height, region.width)
+            target[...] = _pixels(images[views[0]], region)
             for view in views:
-                places[view, sample] = _place(pair[view], region, total)
-            total += region.height * region.width
-    buffer, lease = slots.take(4 * total) if slots else (torch.empty(4 * total, dtype=torch.uint8), None)
-    pixels = buffer[: 4 * total].view(total, 4)
-    words = pixels.numpy().view(np.uint32)[:, 0]
-    start = 0
-    for image, region in regions:
-        end = start + region.height * region.width
-        words[start:end].reshape(region.height, region.width)[...] = _pixels(image, region)
-        start = end
-    return Packed(pixels, torch.from_numpy(places), lease)
+                self._places[view].append(_place(pair[view], region, start))
+            self._used = end
+
+    def finish(self) -> Packed:
+        """The samples so far; what is added from now on belongs to the next part."""
+        pixels = self._buffer[: 4 * self._used].view(self._used, 4)
+        places = torch.tensor(self._places, dtype=torch.int64).reshape(2, -1, 5)
+        packed = Packed(pixels, places, self._lease)
+        self._usual = max(self._usual, self._used)
+        self._clear()
+        return packed
+
+    def _clear(self) -> None:
+        self._places: tuple[list[_Place], list[_Place]] = ([], [])
+        self._buffer, self._lease = torch.empty(0, dtype=torch.uint8), None
+        self._words: Pixels = np.empty(0, np.uint32)
+        self._used = 0
+
+    def _make_room(self, pixels: int) -> None:
+        """Go on in a larger buffer; once parts have had their usual size, the first one is enough."""
+        length = 4 * max(pixels, 2 * self._used, self._usual)
+        buffer, lease = self._slots.take(length) if self._slots else (_room(length), None)
+        words = buffer[: len(buffer) // 4 * 4].numpy().view(np.uint32)
+        words[: self._used] = self._words[: self._used]
+        if self._lease is not None:
+            self._lease.fill_(0)
+        self._buffer, self._lease, self._words = buffer, lease, words
+
+
+def _room(length: int) -> Tensor:
+    return torch.empty(length + length // 4, dtype=torch.uint8)
 
 
 def merge(parts: Sequence[Packed], *, pin: bool = False) -> Packed:
@@ -107,20 +147,24 @@ def _cover(first: Crop, second: Crop, *, apart: bool) -> list[tuple[tuple[int, .
     return [((0, 1), Crop(top, left, bottom - top, right - left))]
 
 
-def _place(draw: ViewDraw, region: Crop, offset: int) -> tuple[int, int, int, int, int]:
+def _place(draw: ViewDraw, region: Crop, offset: int) -> _Place:
     crop = draw.crop
     start = offset + (crop.top - region.top) * region.width + crop.left - region.left
     return start, region.width, crop.height, crop.width, int(draw.flip)
 
 
-def _pixels(image: Image.Image, region: Crop) -> NDArray[np.uint32]:
+def _pixels(picture: Picture, region: Crop) -> Pixels:
     """A region of an RGB image, uint32 [height, width], each pixel its four bytes in memory."""
     rows = slice(region.top, region.top + region.height)
     columns = slice(region.left, region.left + region.width)
+    if not isinstance(picture, Image.Image):
+        return picture[rows, columns]
     try:
         # Pillow lends its memory through Arrow; `np.asarray(image)` is two copies, byte by byte.
-        lent = pa.array(image).flatten().to_numpy()
+        lent = pa.array(picture).flatten()  # no `to_numpy`, which imports pandas
     except ValueError:  # a large image lies in several blocks
-        cut = image.crop((columns.start, rows.start, columns.stop, rows.stop))
+        cut = picture.crop((columns.start, rows.start, columns.stop, rows.stop))
         return np.frombuffer(cut.tobytes("raw", "RGBX"), np.uint32).reshape(region.height, region.width)
-    return lent.view(np.uint32).reshape(image.height, image.width)[rows, columns]
+    count = picture.height * picture.width
+    words = np.frombuffer(lent.buffers()[1], np.uint32, count, lent.offset)
+    return words.reshape(picture.height, picture.width)[rows, columns]

@@ -1,6 +1,7 @@
 """A loader process's part of a batch: samples decoded, their views drawn, and cut or packed."""
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,13 +12,13 @@ from torch.utils.data import get_worker_info
 from hvc.base.errors import HvcError
 from hvc.pretrain.batch import BadSample, Part
 from hvc.pretrain.dataset import TrainingData
-from hvc.pretrain.decode import UndecodableError, decode
+from hvc.pretrain.decode import UndecodableError, decode, decode_pixels
 from hvc.pretrain.order import Ids
-from hvc.pretrain.packed import Source, pack
+from hvc.pretrain.packed import Packer, Picture, Source
 from hvc.pretrain.reader import CorruptSampleError, SampleReader
 from hvc.pretrain.recipe import TrainConfig, ViewConfig
 from hvc.pretrain.slots import Slots
-from hvc.pretrain.views import ViewDraw, ViewOptions, cut_view, draw_views, sample_rng
+from hvc.pretrain.views import Size, ViewDraw, ViewOptions, cut_view, draw_views, sample_rng
 
 
 class PartMaker:
@@ -32,7 +33,8 @@ class PartMaker:
         self._bad: list[BadSample] = []
         self.looks_ahead = reader.looks_ahead
         # More than are on their way at once: what is ready, what is being taken, what is being made.
-        self._slots = Slots(config.stream.prefetch + 3) if get_worker_info() else None
+        self._packer = Packer(Slots(config.stream.prefetch + 3) if get_worker_info() else None)
+        self._decode: Callable[[bytes], Picture] = decode_pixels if cut_later else decode
         # Sharding has set the limit on purpose; Pillow's own is for files from anywhere.
         Image.MAX_IMAGE_PIXELS = max(source.manifest.made.max_pixels for source in data.sources)
 
@@ -46,7 +48,6 @@ class PartMaker:
 
     def part(self, epoch: int, ids: Ids) -> Part:
         """Decode the samples of these virtual ids and cut their views, or pack what cutting needs."""
-        sources: list[Source] = []
         draws: list[tuple[ViewDraw, ViewDraw]] = []
         cut = torch.empty(
             (2, 0 if self._cut_later else len(ids), *(self._views.size,) * 2, 3), dtype=torch.uint8
@@ -55,12 +56,13 @@ class PartMaker:
             source, draw = self._sample(epoch, each)
             draws.append(draw)
             if self._cut_later:
-                sources.append(source)
+                self._packer.add(source, draw)
             else:
                 self._cut(source, draw, cut[:, number].numpy())
+            del source  # before the next one is decoded, which may have its memory
         bad, self._bad = self._bad, []
         return Part(
-            pack(sources, draws, self._slots) if self._cut_later else cut,
+            self._packer.finish() if self._cut_later else cut,
             np.array([[draw.box for draw in view] for view in _by_view(draws)], np.float32).reshape(
                 2, -1, 4
             ),
@@ -74,7 +76,7 @@ class PartMaker:
         rng, frames = self._frames(epoch, virtual)
         source = self._source(frames)
         images = source if isinstance(source, tuple) else (source, source)
-        return source, draw_views((images[0].size, images[1].size), rng, self._options)
+        return source, draw_views((_size(images[0]), _size(images[1])), rng, self._options)
 
     def _needed(self, epoch: int, ids: Ids) -> list[int]:
         return [sample for each in ids.tolist() for sample in self._frames(epoch, each)[1]]
@@ -94,7 +96,7 @@ class PartMaker:
             return self._stand_in(frames[0])
         return first if last is None or last is first else (first, last)
 
-    def _stand_in(self, sample: int) -> Image.Image:
+    def _stand_in(self, sample: int) -> Picture:
         """The image of the next sample of the same shard that is well."""
         other = self._reader.next_in_shard(sample)
         while other != sample:
@@ -104,10 +106,10 @@ class PartMaker:
             other = self._reader.next_in_shard(other)
         raise HvcError(f"{self._reader.where(sample)}: no sample of it can be used; run `hvc verify`")
 
-    def _image(self, sample: int, count: bool = True) -> Image.Image | None:
+    def _image(self, sample: int, count: bool = True) -> Picture | None:
         try:
             try:
-                return decode(self._reader.image_bytes(sample))
+                return self._decode(self._reader.image_bytes(sample))
             except UndecodableError as error:
                 raise self._reader.corrupt(sample, str(error)) from None
         except CorruptSampleError as error:
@@ -117,13 +119,18 @@ class PartMaker:
 
     def _cut(self, source: Source, draw: tuple[ViewDraw, ViewDraw], target: NDArray[np.uint8]) -> None:
         images = source if isinstance(source, tuple) else (source, source)
-        for view in (0, 1):
-            target[view] = cut_view(images[view], draw[view], self._views.size)
+        for view, image in enumerate(images):
+            assert isinstance(image, Image.Image)
+            target[view] = cut_view(image, draw[view], self._views.size)
 
 
 def view_options(views: ViewConfig) -> ViewOptions:
     """What a recipe draws views from."""
     return ViewOptions(views.min_area, views.max_area, views.flip, **views.colour.model_dump())
+
+
+def _size(picture: Picture) -> Size:
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
 
 
 def draw_frame(sample: int, video: tuple[int, int], gap: int, rng: random.Random) -> int:

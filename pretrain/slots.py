@@ -24,15 +24,15 @@ class Slots:
 
         The lease, int64 [1] in shared memory, is 1 until whoever got the buffer sets it to 0.
         """
-        for slot in self._slots:
-            if not slot[1].item() and len(slot[0]) >= length:
-                slot[1].fill_(1)
-                return slot
+        free = [slot for slot in self._slots if not slot[1].item()]
+        largest = max(free, key=lambda slot: len(slot[0]), default=None)
+        if largest and len(largest[0]) >= length:
+            largest[1].fill_(1)
+            return largest
         made = _shared(torch.empty(int(length * _SPARE), dtype=torch.uint8)), _shared(torch.ones(1).long())
-        free = [slot for slot in self._slots if not slot[1].item()]  # too small
         if len(self._slots) >= self._count:
             # Nobody loses what they hold: memory lives as long as any process refers to it.
-            discarded = (free or self._slots)[0]
+            discarded = (free or self._slots)[0]  # those that are free are too small
             self._slots = [slot for slot in self._slots if slot is not discarded]
         self._slots.append(made)
         return made

@@ -38,7 +38,7 @@ def test_the_tour(tmp_path):
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         words[" ".join(command.split()[1:3])] = done
-    assert "samples: 40" in words["shard folder"].stdout
+    assert "40 found = 40 samples + 0 rejected" in words["shard folder"].stdout
     assert "outcome: done" in words["train configs/tour.yaml"].stdout
     assert "step: 20" in words["evaluate models:/hvc@newest"].stdout
     assert "scores.jf_mean" in words["evaluate baseline:untrained"].stdout
