@@ -83,7 +83,9 @@ Check = Annotated[
     str, typer.Option(help="How images are checked: `none`, `header` or `full` (everything decoded).")
 ]
 MaxSide = Annotated[int | None, typer.Option(help="Make images with a longer side smaller, as JPEGs.")]
-Quality = Annotated[int | None, typer.Option(help="JPEG quality; without --max-side all are encoded anew.")]
+Quality = Annotated[
+    int | None, typer.Option(help="JPEG quality (else 92); without --max-side all are encoded anew.")
+]
 With = Annotated[str, typer.Option("--with", help="What travels along, e.g. `labels,captions,masks`.")]
 Dedupe = Annotated[bool, typer.Option("--dedupe", help="Leave out files that are the same to the byte.")]
 Fps = Annotated[float | None, typer.Option(help="Video files: frames per second to take.")]
@@ -92,6 +94,7 @@ Workers = Annotated[int, typer.Option(help="Processes; 0: one per core.")]
 MaxBad = Annotated[
     str, typer.Option(help="Bad images tolerated: a count (`10`) or a share (`0.01`); more fail the run.")
 ]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="A folder or s3://bucket/prefix.")]
 Recipe = Annotated[Path, typer.Argument(help="Training recipe (YAML), see configs/.")]
 Checkpoint = Annotated[
     str,
@@ -166,7 +169,7 @@ def shard(
 
 @app.command(short_help="Check a sharded dataset against its manifest, and repair it.")
 def verify(
-    dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
+    dataset: Dataset,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="INPUT", help="With --repair: what the dataset was made from."),
@@ -175,7 +178,7 @@ def verify(
         bool, typer.Option("--repair", help="Remake what is damaged or missing, remove what is surplus.")
     ] = False,
     stock: Annotated[
-        bool, typer.Option("--stock", help="Read every shard by stock webdataset, too.")
+        bool, typer.Option("--stock", help="Read every shard by stock webdataset, too (in a folder).")
     ] = False,
     workers: Annotated[int, typer.Option(help="Shards checked at once.")] = 4,
     as_json: AsJson = False,
@@ -196,7 +199,7 @@ def verify(
 
 @app.command(short_help="What is in a sharded dataset.")
 def inspect(
-    dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
+    dataset: Dataset,
     picture: Annotated[
         Path | None, typer.Option(help="Write a contact sheet of samples to this .png or .jpg.")
     ] = None,
@@ -212,6 +215,10 @@ def inspect(
     from hvc.data_prep.overview_text import frame_lines, overview_lines
     from hvc.data_prep.video_frames import video_frames
 
+    if picture is not None:
+        from hvc.data_prep.contact_sheet import contact_sheet, need_picture_name
+
+        need_picture_name(picture)
     if video is not None:
         frames = video_frames(dataset, video)
         values, lines = {"video": video, "frames": [vars(one) for one in frames]}, frame_lines(frames)
@@ -223,8 +230,6 @@ def inspect(
     else:
         typer.echo("\n".join(lines))
     if picture is not None:
-        from hvc.data_prep.contact_sheet import contact_sheet
-
         count = contact_sheet(dataset, picture)
         typer.echo(f"{picture}: {count} samples", err=as_json)
 
@@ -256,7 +261,7 @@ def train(
 
 @app.command("bench-data", short_help="How fast a sharded dataset streams.")
 def bench_data(
-    dataset: Annotated[str, typer.Argument(help="A folder or s3://bucket/prefix.")],
+    dataset: Dataset,
     recipe: Annotated[
         Path | None,
         typer.Option("--config", help="Recipe with batch size, views and stream  [default: defaults]"),

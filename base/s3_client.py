@@ -76,7 +76,13 @@ def _new_connection() -> Connection:
 
     timeout = seconds_from("HVC_S3_TIMEOUT", 30)
     core = botocore.session.get_session()
-    client = boto3.session.Session(botocore_session=core).client("s3", config=_config(timeout))
+    try:
+        client = boto3.session.Session(botocore_session=core).client("s3", config=_config(timeout))
+    except ValueError as error:  # what the environment says is no address
+        raise UsageError(
+            f"S3: {str(error).rstrip('.')}; correct AWS_ENDPOINT_URL_S3 (as in https://s3.example.org) or "
+            "AWS_DEFAULT_REGION"
+        ) from None
     http = Transport(
         verify=core.get_config_variable("ca_bundle") or True,
         proxies=get_environ_proxies(client.meta.endpoint_url),

@@ -10,7 +10,6 @@ clock. The process is bound to one core, the S3 server is not.
 
 import argparse
 import io
-import itertools
 import json
 import os
 import shutil
@@ -35,19 +34,19 @@ from PIL import Image
 from hvc.base.stage import Provenance, never
 from hvc.data_prep.shard import run as shard
 from hvc.data_prep.shard_config import ShardConfig
+from hvc.pretrain import decode as decoding
 from hvc.pretrain import shuffle_quality
 from hvc.pretrain.bench import read_samples, take
 from hvc.pretrain.dataset import load_data, plan_run
 from hvc.pretrain.decode import decode
+from hvc.pretrain.normalise import Normaliser
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.reader import SampleReader
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.stream import stream
-from hvc.pretrain.views import STATISTICS
 
 BATCH = 64
 SHARD_MB = 32.0
-BUFFER = {"buffer_mb": 256}  # this one process reads all streams of a batch, which loaders share else
 DECODED_PART = 4  # one photo in so many, where every one is decoded
 MILLION = 1_000_000
 GROUPS = ("views", "disk", "s3", "resume", "shuffle")
@@ -73,7 +72,7 @@ def main() -> None:
         for figure in figures:
             print(figure)
     else:
-        report("loader", figures, packages=("torch", "webdataset", "pillow", "boto3"))
+        report("loader", figures, packages=("torch", "webdataset", "pillow", "simplejpeg", "boto3"))
 
 
 def measure(folder: Path, options: argparse.Namespace) -> list[Figure]:
@@ -146,14 +145,22 @@ def views(address: str, paths: list[Path], rounds: int) -> list[Figure]:
         for image in encoded:
             Image.open(io.BytesIO(image)).load()
 
+    def bare_fast() -> None:
+        for image in encoded:
+            fast.decode_jpeg(image, "RGB")
+
     def official() -> None:
         for _ in rivals.official_batches(paths, BATCH):
             pass
 
+    fast = decoding.simplejpeg
+    fast_runs: Runs = {"bare_fast": bare_fast} if fast else {}
     seconds = medians(
         {
             "bare": bare,
+            **fast_runs,
             "device": lambda: epoch(address, cut_later=True),
+            "device_pillow": lambda: without_simplejpeg(partial(epoch, address, cut_later=True)),
             "cpu": lambda: epoch(address),
             "normalised": lambda: epoch(address, normalise=True),
             "official": official,
@@ -161,6 +168,7 @@ def views(address: str, paths: list[Path], rounds: int) -> list[Figure]:
         rounds,
     )
     note = f"{photos.describe(paths)}, batch {BATCH}"
+    mine = f"our decoder: {'simplejpeg' if fast else 'Pillow'}"
     rates = f"bare {count / seconds['bare']:.0f}/s, official {count / seconds['official']:.0f}/s"
     return [
         Figure(
@@ -169,8 +177,16 @@ def views(address: str, paths: list[Path], rounds: int) -> list[Figure]:
             "x",
             "Pillow decoding the same bytes from memory",
             "> 0.85",
-            f"{count / seconds['device']:.0f}/s; {rates}; {note}",
+            f"{count / seconds['device']:.0f}/s; {mine}; {rates}; {note}",
         ),
+        Figure(
+            "loader.device_views_by_pillow_vs_decode",
+            seconds["bare"] / seconds["device_pillow"],
+            "x",
+            "the same",
+            note=f"{count / seconds['device_pillow']:.0f}/s; ours decodes by Pillow, as without simplejpeg",
+        ),
+        *against_fast(seconds, count),
         Figure(
             "loader.cpu_views_vs_official",
             seconds["official"] / seconds["cpu"],
@@ -190,26 +206,37 @@ def views(address: str, paths: list[Path], rounds: int) -> list[Figure]:
     ]
 
 
+def against_fast(seconds: dict[str, float], count: int) -> list[Figure]:
+    """Beside the faster decoder alone, where it is installed."""
+    if "bare_fast" not in seconds:
+        return []
+    value = seconds["bare_fast"] / seconds["device"]
+    note = f"bare {count / seconds['bare_fast']:.0f}/s"
+    reference = "simplejpeg decoding the same bytes from memory"
+    return [Figure("loader.device_views_vs_simplejpeg", value, "x", reference, note=note)]
+
+
+def without_simplejpeg(work: Callable[[], None]) -> None:
+    """Do something as if simplejpeg were not installed."""
+    before, decoding.simplejpeg = decoding.simplejpeg, None
+    try:
+        work()
+    finally:
+        decoding.simplejpeg = before
+
+
 def epoch(address: str, *, cut_later: bool = False, normalise: bool = False) -> None:
     """All batches of one epoch, as the training process has them on the host."""
     config = recipe(address)
     data = load_data(config)
     steps = RunOrder(plan_run(config, data)).steps
     place = {"rank": 0, "world_size": 1, "first_step": 0, "last_step": steps}
+    normaliser = Normaliser(config.views.statistics, torch.device("cpu"))
     for batch in stream(config, data, **place, cut_later=cut_later):
         take(batch)
         if normalise:
             for view in batch.views:
-                normalised(view)
-
-
-def normalised(view: torch.Tensor) -> torch.Tensor:
-    """uint8 [B, S, S, 3] -> normalised float [B, 3, S, S], one sample after the other to stay in cache."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in STATISTICS["cifar10"])
-    out = torch.empty((len(view), 3, *view.shape[1:3]))
-    for target, pixels in zip(out, view, strict=True):
-        target.copy_(pixels.permute(2, 0, 1)).mul_(1 / (255 * std)).sub_(mean / std)
-    return out
+                normaliser(view)
 
 
 # Encoded images
@@ -221,7 +248,7 @@ def ours(address: str, **values: Any) -> Iterator[bytes]:
     data = load_data(config)
     reader = SampleReader(data, config.stream)
     try:
-        for image in itertools.islice(read_samples(config, data, reader), data.samples):
+        for image in read_samples(config, data, reader, RunOrder(plan_run(config, data)).steps):
             assert image is not None
             yield image
     finally:
@@ -322,7 +349,7 @@ def from_s3(folder: Path, server: Any, streaming: Any, rounds: int, note: str) -
     finally:
         server.close()
     return [
-        *compare(seconds, count, "_s3", f"buffer of {BUFFER['buffer_mb']} MB; {note}"),
+        *compare(seconds, count, "_s3", note),
         *compare(seconds, count, "_s3_cache_cold", "cache empty", "cold"),
         *compare(seconds, count, "_s3_cache_warm", "cache full, as in later epochs", "warm"),
     ]
@@ -336,14 +363,14 @@ def s3_runs(folder: Path, bucket: str, streaming: Any, count: int) -> Runs:
     urls = [f"s3://{bucket}/rivals-dataset/tars/{name}" for name in tars]
 
     def cached(cache: Path) -> None:
-        drain(lambda: ours(address, stream={**BUFFER, "cache": str(cache)}), count)
+        drain(lambda: ours(address, stream={"cache": str(cache)}), count)
 
     def emptied() -> None:
         shutil.rmtree(cold, ignore_errors=True)
         cached(cold)
 
     runs: Runs = {
-        "ours": lambda: drain(lambda: ours(address, stream=BUFFER), count),
+        "ours": lambda: drain(lambda: ours(address), count),
         "cold": emptied,
         "warm": lambda: cached(folder / "warm"),
         "webdataset": lambda: drain(lambda: rivals.read_webdataset(urls), count),
@@ -417,7 +444,7 @@ def first_batch(address: str, step: str, workers: str) -> None:
     known = SampleReader(data, config.stream)
     places = set()
     for sample in batch.plan.samples.tolist():
-        number, position = known._locate(sample)
+        number, position = known.locate(sample)
         offset = int(known.indexes.places(number).offsets[position])
         places.add((str(Path(data.where(number)).resolve()), offset))
     if not config.workers:

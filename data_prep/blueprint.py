@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from hvc.data_prep import plan
 from hvc.data_prep.catalog import Catalog
+from hvc.data_prep.commit import Duplicate
 from hvc.data_prep.images import Gate
 from hvc.data_prep.manifest import Made
 from hvc.data_prep.writer import Task
@@ -48,8 +49,14 @@ class Blueprint:
         items = tuple((number, self._catalog.record(number)) for number in numbers)
         return Task(name, items, self._catalog.trees, self._gate, self._catalog.classes)
 
-    def duplicates(self) -> Iterator[tuple[str, str]]:
-        """Path of each record that is left out, and of the one that it equals."""
-        if self._same_as is not None:
-            for number in np.flatnonzero(self._same_as >= 0).tolist():
-                yield self._catalog.path(number), self._catalog.path(int(self._same_as[number]))
+    def duplicates(self) -> Iterator[Duplicate]:
+        """Each record that is left out, and the one that it equals."""
+        if self._same_as is None:
+            return
+        catalog = self._catalog
+        for number in np.flatnonzero(self._same_as >= 0).tolist():
+            other = int(self._same_as[number])
+            paths: Duplicate = {"path": catalog.path(number), "same_as": catalog.path(other)}
+            if len(catalog.trees) > 1:
+                paths |= {"input": catalog.input_of(number), "same_as_input": catalog.input_of(other)}
+            yield paths

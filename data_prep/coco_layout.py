@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hvc.base.errors import HvcError
 from hvc.base.storage import MissingError, open_store
 from hvc.data_prep.catalog import Extra, Record
-from hvc.data_prep.layouts import CAPTION, SUFFIXES, Wanted, real_files, suffix
+from hvc.data_prep.layouts import CAPTION, SUFFIXES, Wanted, archives_there, real_files, suffix
 from hvc.data_prep.tree import Entry, Tree
 
 _SPLIT = re.compile(r"(?P<top>(?:.*/)?)(?P<split>(?:train|unlabeled|val|test)20\d\d)/[^/]+", re.DOTALL)
@@ -43,7 +43,7 @@ def _chosen(tree: Tree, files: list[Entry]) -> dict[str, list[Entry]]:
     if not found:
         raise HvcError(
             f"no COCO images in {tree.address}: expected names like train2017/000000000009.jpg; "
-            "use the source `folder` for other images"
+            f"use the source `folder` for other images{archives_there(files)}"
         )
     if len(found) > 1:
         chosen = {folder: images for folder, images in found.items() if _is_for_training(folder)}

@@ -21,8 +21,11 @@ from hvc.data_prep.manifest import (
 )
 from hvc.data_prep.writer import Rejected, ShardRecord
 
-Duplicate = tuple[str, str]
-"""Path of a file that was left out, and of the one that is the same to the byte."""
+Duplicate = dict[str, str | int]
+"""A file that was left out, `path`, and the one that is the same to the byte, `same_as`.
+
+Of several inputs, `input` and `same_as_input` are theirs, from 0.
+"""
 
 _VERSIONS = {"hvc", "pillow"}  # of the software: what is finished stays good with the next one
 
@@ -40,19 +43,21 @@ def commit(
 
     HvcError when no image was good.
     """
-    rejects = sorted((bad for record in records for bad in record.rejects), key=lambda bad: bad.path)
+    rejects = in_order(bad for record in records for bad in record.rejects)
     shards = tuple(record.shard for record in records if record.shard is not None)
     if not shards:
         raise HvcError(
             f"none of the {draft.found} images found can be used, so there is no dataset; "
-            f"the first one: {rejects[0].path}: {rejects[0].reason}"
+            f"the first one: {rejects[0]}"
         )
-    same = [{"path": path, "same_as": other} for path, other in duplicates]
+    same = list(duplicates)
     update = {
         "samples": sum(shard.samples for shard in shards),
         "rejected": len(rejects),
         "duplicates": len(same),
-        "rejects": _write_lines(store, REJECTS_NAME, [bad.model_dump() for bad in rejects]),
+        "rejects": _write_lines(
+            store, REJECTS_NAME, [bad.model_dump(exclude_none=True) for bad in rejects]
+        ),
         "duplicates_list": _write_lines(store, DUPLICATES_NAME, same),
         "groups": _write_lines(store, GROUPS_NAME, _groups(records)),
         "shards": shards,
@@ -60,6 +65,11 @@ def commit(
     manifest = draft.model_copy(update=update).sealed()
     _create(manifest, store)
     return manifest
+
+
+def in_order(rejects: Iterable[Rejected]) -> list[Rejected]:
+    """As they are listed: input by input, by path."""
+    return sorted(rejects, key=lambda bad: (bad.input or 0, bad.path))
 
 
 def same_dataset(draft: Manifest, store: Store) -> Manifest:

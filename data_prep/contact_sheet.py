@@ -19,8 +19,7 @@ _PAPER, _INK, _SOFT, _FRAME = "#f7f7f5", "#1d1d1b", "#73736e", "#e6e6e2"
 
 def contact_sheet(address: str, target: Path) -> int:
     """Write the picture of a dataset to `target` (PNG or JPEG by its ending); returns how many it shows."""
-    if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"{target}: name a .png or .jpg file")
+    need_picture_name(target)
     store = open_store(address)
     manifest = read_manifest(store)
     if not manifest.samples:
@@ -35,6 +34,12 @@ def contact_sheet(address: str, target: Path) -> int:
     except OSError as error:
         raise HvcError(f"cannot write {target}: {error.strerror or error}") from None
     return len(numbers)
+
+
+def need_picture_name(target: Path) -> None:
+    """UsageError unless the name ends as one of a picture that can be written."""
+    if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"{target}: name a .png or .jpg file")
 
 
 def draw(looks: Iterable[Look], title: str) -> Image.Image:

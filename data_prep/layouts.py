@@ -5,7 +5,7 @@ a zip, in a tar or on S3. `video_layouts.py` has those whose images are frames.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from hvc.base.errors import HvcError
@@ -60,6 +60,13 @@ def real_files(tree: Tree) -> Iterator[Entry]:
             if "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] == ".DS_Store":
                 continue
         yield entry
+
+
+def archives_there(files: Iterable[Entry]) -> str:
+    """What to add where nothing was found, if there are archives among the files; else empty."""
+    found = [entry.path for entry in files if suffix(entry.path) in (".zip", ".tar")]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"; give the archives there as inputs themselves: {', '.join(found[:3])}{more}" if found else ""
 
 
 def images(tree: Tree) -> Iterator[Entry]:

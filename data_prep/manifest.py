@@ -120,19 +120,23 @@ class Manifest(_Part):
         try:
             plain = json.loads(data)
         except ValueError as error:
-            raise HvcError(f"{where} is damaged: not JSON ({error}); shard the images again") from None
+            raise HvcError(
+                f"{where} is damaged: not JSON ({error}); shard the images again, to another place"
+            ) from None
         _check_version(plain, where)
         try:
             manifest = cls.model_validate(plain)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            raise HvcError(f"{where} is damaged: {key}: {first['msg']}; shard the images again") from None
+            raise HvcError(
+                f"{where} is damaged: {key}: {first['msg']}; shard the images again, to another place"
+            ) from None
         manifest._check_sums(where)
         return manifest
 
     def _check_sums(self, where: str) -> None:
-        advice = "it was altered after it was written; shard the images again"
+        advice = "it was altered after it was written; shard the images again, to another place"
         if self.digest != self.compute_digest():
             raise HvcError(f"{where}: the digest does not match the shards: {advice}")
         if self.samples != sum(shard.samples for shard in self.shards):
@@ -162,7 +166,9 @@ def _check_version(plain: object, where: str) -> None:
         raise HvcError(f"{where} is not a manifest of hvc (no {MANIFEST_FORMAT!r} in `format`)")
     version = plain.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise HvcError(f"{where} has the unknown version {version!r}; shard the images again")
+        raise HvcError(
+            f"{where} has the unknown version {version!r}; shard the images again, to another place"
+        )
     if version > MANIFEST_VERSION:
         raise HvcError(
             f"{where} has version {version}, this hvc reads up to {MANIFEST_VERSION}; update hvc"

@@ -17,6 +17,7 @@ from hvc.data_prep.groups import read_groups
 from hvc.data_prep.images import EXTENSIONS, FORMATS
 from hvc.data_prep.manifest import Manifest, read_manifest
 from hvc.data_prep.peek import Peeked, peek
+from hvc.data_prep.writer import Rejected
 
 LOOKED_AT = 256
 """So many samples are read, unless all are wanted."""
@@ -229,7 +230,6 @@ def _first_rejects(store: Store, manifest: Manifest) -> list[str]:
     size = store.size(manifest.rejects.path)
     lines = store.read_range(manifest.rejects.path, 0, min(size, _REJECT_BYTES)).splitlines()
     try:
-        found = [json.loads(line) for line in lines[:_REJECTS]]
-        return [f"{one['path']}: {one['reason']}" for one in found]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return [str(Rejected.model_validate_json(line)) for line in lines[:_REJECTS]]
+    except ValueError:
         raise HvcError(f"{store.where(manifest.rejects.path)} is damaged; run `hvc verify`") from None

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from hvc.base.storage import Store, open_store
 from hvc.data_prep import plan, summary
 from hvc.data_prep.blueprint import Blueprint
 from hvc.data_prep.catalog import Catalog
-from hvc.data_prep.commit import commit, fingerprint, read_rejects, same_dataset
+from hvc.data_prep.commit import commit, fingerprint, in_order, read_rejects, same_dataset
 from hvc.data_prep.dedupe import find_duplicates, hash_catalog
 from hvc.data_prep.delivery import in_threads
 from hvc.data_prep.manifest import MANIFEST_NAME, Made, Manifest
@@ -123,21 +124,25 @@ class _Sharding:
         with shard_bar() as bar:
             same_as = self._same_as(bar)
             if same_as is None:
-                return Result(Outcome.STOPPED, {"dataset": self._store.address, "shards_done": 0})
+                return self._stopped({"dataset": self._store.address, "shards_done": 0})
             shards = Blueprint(self._catalog, self._draft.made, same_as)
             mine = [number for number in range(len(shards)) if self._config.makes(number)]
             records = self._make(shards, mine, bar)
         state = {"dataset": self._store.address, "shards_done": len(records), "shards": len(shards)}
         if len(records) < len(mine):
-            return Result(Outcome.STOPPED, state)
+            return self._stopped(state)
         if self._config.part is not None:
             part = {"part": self._config.part, "parts": self._config.parts}
-            return Result(Outcome.DONE, {**state, **part, "rejected": len(self._rejects)})
+            then = {"rejected": len(self._rejects), "next": "after all parts the same command without --part"}
+            return Result(Outcome.DONE, {**state, **part, **then})
         self._progress.still_ours()
         manifest = commit(self._draft, records, shards.duplicates(), self._store)
         self._progress.close()
-        rejects = sorted(self._rejects, key=lambda bad: bad.path)
+        rejects = in_order(self._rejects)
         return Result(Outcome.DONE, summary.report(manifest, rejects, self._store))
+
+    def _stopped(self, state: dict[str, Any]) -> Result:
+        return Result(Outcome.STOPPED, {**state, "next": "the same command again goes on"})
 
     def _same_as(self, bar: ShardBar) -> NDArray[np.int64] | None:
         """For every record the earlier one that it equals, or -1; None if stopped while looking."""
@@ -180,7 +185,7 @@ class _Sharding:
 
 
 def _too_bad(config: ShardConfig, rejects: list[Rejected], found: int) -> HvcError:
-    first = "".join(f"\n  {bad.path}: {bad.reason}" for bad in rejects[:10])
+    first = "".join(f"\n  {bad}" for bad in rejects[:10])
     more = f"\n  and {len(rejects) - 10} more" if len(rejects) > 10 else ""
     where = ", ".join(entry.address for entry in config.inputs)
     return HvcError(

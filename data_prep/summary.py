@@ -26,7 +26,7 @@ def report(manifest: Manifest, rejects: list[Rejected], store: Store) -> dict[st
         figures["rejects"] = {
             "list": manifest.rejects.path,
             "reasons": reasons(rejects),
-            "first": [f"{bad.path}: {bad.reason}" for bad in rejects[:_SHOWN]],
+            "first": [str(bad) for bad in rejects[:_SHOWN]],
         }
     return figures
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from hvc.base.errors import HvcError
 from hvc.data_prep.catalog import Extra, Record
-from hvc.data_prep.layouts import MASK, SUFFIXES, Wanted, images, real_files, stem, suffix
+from hvc.data_prep.layouts import MASK, SUFFIXES, Wanted, archives_there, images, real_files, stem, suffix
 from hvc.data_prep.tree import Entry, Tree
 from hvc.data_prep.video_tree import VideoTree
 
@@ -31,7 +31,10 @@ def find_youtube_vos(tree: Tree, wanted: Wanted) -> Iterator[Record]:
     if len(tops) > 1:
         raise HvcError(f"{tree.address} holds several splits: {_listed(tops)}; point to one of them")
     if not tops:
-        raise HvcError(f"no frames in {tree.address}: expected names like JPEGImages/0a2f2bd294/00005.jpg")
+        raise HvcError(
+            f"no frames in {tree.address}: expected names like JPEGImages/0a2f2bd294/00005.jpg"
+            f"{archives_there(files)}"
+        )
     frames = [(video, _number(tree, entry), entry) for video, entry in found[tops[0]]]
     yield from _records(frames, _masks(tree, files, tops[0]) if "masks" in wanted else {})
 
@@ -49,7 +52,7 @@ def find_davis(tree: Tree, wanted: Wanted) -> Iterator[Record]:
     if not tops:
         raise HvcError(
             f"no frames in {tree.address}: expected names like JPEGImages/480p/bear/00000.jpg; "
-            "use the source `frames` for other folders of frames"
+            f"use the source `frames` for other folders of frames{archives_there(files)}"
         )
     frames = [(video, _number(tree, entry), entry) for video, entry in found[tops[0]]]
     yield from _records(frames, _masks(tree, files, tops[0]) if "masks" in wanted else {})

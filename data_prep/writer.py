@@ -51,6 +51,12 @@ class Rejected(BaseModel):
 
     path: str
     reason: str
+    input: int | None = None
+    """Which of several inputs it lies in, from 0."""
+
+    def __str__(self) -> str:
+        where = "" if self.input is None else f" (input {self.input})"
+        return f"{self.path}{where}: {self.reason}"
 
 
 class Run(NamedTuple):
@@ -93,8 +99,8 @@ def write_shard(task: Task, folder: Path, *, thread: bool = True) -> ShardRecord
         tar.unlink(missing_ok=True)
         idx.unlink(missing_ok=True)
         raise HvcError(
-            f"cannot write {tar}: {error.strerror}; make room or choose another output, "
-            "then run the same command again"
+            f"cannot write {tar}: {error.strerror}; make room there, or choose another output (for one on "
+            "S3 another TMPDIR), then run the same command again"
         ) from None
     return ShardRecord(
         name=task.name,
@@ -137,7 +143,13 @@ class _Samples:
                 _need_size(size)
                 file.add(plan.key(number), self._members(record))
             except _UnfitError as reason:
-                self.rejects.append(Rejected(path=_printable(record.path), reason=_printable(str(reason))))
+                self.rejects.append(
+                    Rejected(
+                        path=_printable(record.path),
+                        reason=_printable(str(reason)),
+                        input=record.input if len(self._task.trees) > 1 else None,
+                    )
+                )
                 continue
             self._count(record)
             if size >= _LARGE:

@@ -28,7 +28,7 @@ from hvc.pretrain.packed import Packed, merge, pack
 from hvc.pretrain.parts import view_options
 from hvc.pretrain.reader import CorruptSampleError, SampleReader
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import _Parts, stream
+from hvc.pretrain.stream import Parts, stream
 from hvc.pretrain.views import cut_view, draw_views, sample_rng
 
 _KEPT_BYTES = 32 << 20
@@ -75,10 +75,12 @@ def bench(
     )
 
 
-def read_samples(config: TrainConfig, data: TrainingData, reader: SampleReader) -> Iterator[bytes | None]:
-    """Encoded images in the order of training, one rank's, without end; None for a corrupt one."""
-    parts = _Parts(config, data, plan_run(config, data), 0, 1, range(_FAR), False)
-    for _, ids in parts._announced(_Announcer(data, reader)):
+def read_samples(
+    config: TrainConfig, data: TrainingData, reader: SampleReader, steps: int = _FAR
+) -> Iterator[bytes | None]:
+    """Encoded images of so many steps in the order of training, one rank's; None for a corrupt one."""
+    parts = Parts(config, data, plan_run(config, data), 0, 1, range(steps), False)
+    for _, ids in parts.announced(_Announcer(data, reader)):
         for each in ids.tolist():
             try:
                 yield reader.image_bytes(each % data.samples)

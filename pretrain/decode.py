@@ -6,6 +6,7 @@ All else is for Pillow, which alone decides what is damaged: the pixels and verd
 """
 
 import io
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -21,16 +22,12 @@ Pixels = NDArray[np.uint32]
 _READERS = tuple(name for name in FORMATS if name != "MPO")  # Pillow reads MPO by its JPEG reader
 _JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8\xff", b"\xff\xd9"
 
-
-def _import_simplejpeg() -> ModuleType | None:
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    return simplejpeg
-
-
-_simplejpeg = _import_simplejpeg()
+simplejpeg: ModuleType | None
+"""None where the extra `fast` is not installed."""
+try:
+    simplejpeg = import_module("simplejpeg")
+except ImportError:
+    simplejpeg = None
 
 
 class UndecodableError(ValueError):
@@ -51,13 +48,13 @@ def decode_pixels(data: bytes) -> Pixels | Image.Image:
 
 def decode_jpeg(data: bytes) -> Pixels | None:
     """Pixels of a JPEG by simplejpeg; None where Pillow has to look, as at whatever is not in order."""
-    if _simplejpeg is None or not data.startswith(_JPEG_BEGINS) or not data.endswith(_JPEG_ENDS):
+    if simplejpeg is None or not data.startswith(_JPEG_BEGINS) or not data.endswith(_JPEG_ENDS):
         return None
     try:
-        height, width, colours, _ = _simplejpeg.decode_jpeg_header(data)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
-        pixels: NDArray[np.uint8] = _simplejpeg.decode_jpeg(data, "RGBX")
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGBX")
     except ValueError:
         return None
     return pixels.view(np.uint32)[..., 0]

@@ -2,9 +2,10 @@
 
 A loader process says early which samples it will ask for (`expect`), and later that they come near
 (`prefetch`). When the first sample of a block (neighbouring samples of a shard) comes near, one thread
-fetches all samples of the block that are expected by then; how many blocks ahead is a matter of bytes,
-`stream.buffer_mb`. A sample is held until it is used. With a cache on the node's disk whole blocks are
-fetched, for they come again in the next epoch.
+fetches all samples of the block that are expected by then, and of the blocks beside it if those are
+expected, too; how many blocks ahead is a matter of bytes, `stream.buffer_mb`. A sample is held until it
+is used. With a cache on the node's disk whole blocks are fetched one by one, for they come again in the
+next epoch.
 """
 
 from collections import deque
@@ -23,8 +24,10 @@ from hvc.pretrain.recipe import StreamConfig
 
 MAX_GAP = 128 << 10
 """Fewer unwanted bytes between two samples than this cost less than a request."""
-MAX_RANGE = 4 << 20
+MAX_RANGE = 8 << 20
 """A longer range goes on as another request."""
+MAX_BUFFER = 1_000_000_000
+"""Bytes that are read ahead at most unless `stream.buffer_mb` allows more."""
 
 Sample = tuple[int, int]
 """(shard, position)"""
@@ -66,7 +69,7 @@ def coalesce(
 
 
 class _Job(NamedTuple):
-    """Samples of one block under way: position -> bytes once it is done."""
+    """Samples of one or more blocks under way: position -> bytes once it is done."""
 
     future: "Future[dict[int, bytes]]"
     share: int
@@ -77,9 +80,16 @@ class _Job(NamedTuple):
 class ObjectSource:
     """Samples of shards in object storage. One thread asks; the requests have threads of their own."""
 
-    def __init__(self, data: TrainingData, indexes: Indexes, options: StreamConfig, counts: Counts) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        indexes: Indexes,
+        options: StreamConfig,
+        counts: Counts,
+        buffer_bytes: int = MAX_BUFFER,
+    ) -> None:
         self._data, self._indexes, self._options, self._counts = data, indexes, options, counts
-        self._budget = int(options.buffer_mb * 1e6)
+        self._budget = buffer_bytes if options.buffer_mb is None else int(options.buffer_mb * 1e6)
         self._cache: BlockCache | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._queue: deque[Sample] = deque()  # near, in order; begins with what is not under way
@@ -139,16 +149,29 @@ class ObjectSource:
                 self._begin(self._block(sample))
 
     def _begin(self, block: Block) -> None:
-        """Send for all samples of a block that are expected and not under way."""
-        samples = self._waiting.pop(block)
+        """Send for all samples of a block, and of blocks beside it, that are expected and not under way."""
         shard = self._data.shards[block[0]]
-        job = _Job(
-            self._threads().submit(self._fetch, block[0], [position for _, position in samples]),
-            shard.bytes // shard.samples,
-        )
+        share = shard.bytes // shard.samples
+        samples = self._waiting.pop(block)
+        if not self._options.cache:
+            most = min(MAX_RANGE, self._budget) // max(share, 1)
+            for direction in (1, -1):
+                samples += self._take_beside(block, direction, most - len(samples))
+        positions = [position for _, position in samples]
+        job = _Job(self._threads().submit(self._fetch, block[0], positions), share)
         for sample in samples:
             self._jobs[sample] = job
         self._held += job.share * len(samples)
+
+    def _take_beside(self, block: Block, direction: int, most: int) -> list[Sample]:
+        """What waits in the blocks next to one, on one side: whole blocks, and at most so many samples."""
+        shard, number = block
+        taken: list[Sample] = []
+        while waiting := self._waiting.get((shard, number := number + direction)):
+            if len(taken) + len(waiting) > most:
+                break
+            taken += self._waiting.pop((shard, number))
+        return taken
 
     def _fetch(self, shard: int, positions: list[int]) -> dict[int, bytes]:
         places = self._indexes.places(shard)

@@ -74,7 +74,8 @@ class Packer:
     """
 
     def __init__(self, slots: Slots | None = None) -> None:
-        self._slots, self._usual = slots, 0
+        self._slots = slots
+        self._usual: int = 0  # pixels of the largest part yet
         self._clear()
 
     def add(self, source: Source, pair: tuple[ViewDraw, ViewDraw]) -> None:
@@ -95,15 +96,16 @@ class Packer:
         pixels = self._buffer[: 4 * self._used].view(self._used, 4)
         places = torch.tensor(self._places, dtype=torch.int64).reshape(2, -1, 5)
         packed = Packed(pixels, places, self._lease)
-        self._usual = max(self._usual, self._used)
+        self._usual = max(self._usual, len(pixels))
         self._clear()
         return packed
 
     def _clear(self) -> None:
         self._places: tuple[list[_Place], list[_Place]] = ([], [])
-        self._buffer, self._lease = torch.empty(0, dtype=torch.uint8), None
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+        self._lease: Tensor | None = None
         self._words: Pixels = np.empty(0, np.uint32)
-        self._used = 0
+        self._used = 0  # pixels
 
     def _make_room(self, pixels: int) -> None:
         """Go on in a larger buffer; once parts have had their usual size, the first one is enough."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hvc.base.errors import HvcError
 from hvc.base.storage import FolderStore
 from hvc.pretrain.dataset import TrainingData
-from hvc.pretrain.fetcher import ObjectSource
+from hvc.pretrain.fetcher import MAX_BUFFER, ObjectSource
 from hvc.pretrain.indexes import Counts, Indexes
 from hvc.pretrain.recipe import StreamConfig
 
@@ -81,14 +81,20 @@ class FolderSource:
 
 
 class SampleReader:
-    """Image bytes of a run's samples; each process makes its own."""
+    """Image bytes of a run's samples; each process makes its own.
 
-    def __init__(self, data: TrainingData, options: StreamConfig) -> None:
+    Args:
+        data: where they lie.
+        options: how they are read.
+        buffer_bytes: how much is read ahead from S3 where `options` leave that open.
+    """
+
+    def __init__(self, data: TrainingData, options: StreamConfig, buffer_bytes: int = MAX_BUFFER) -> None:
         self._data, self._counts = data, Counts()
         self._starts: list[int] = data.starts.tolist()
         self.indexes = Indexes(data, self._counts)
         folders = FolderSource(data, self.indexes)
-        self._objects = ObjectSource(data, self.indexes, options, self._counts)
+        self._objects = ObjectSource(data, self.indexes, options, self._counts, buffer_bytes)
         kinds: list[Source] = [
             folders if isinstance(source.store, FolderStore) else self._objects for source in data.sources
         ]
@@ -111,7 +117,7 @@ class SampleReader:
         Raises CorruptSampleError when the sample itself is bad, and any other HvcError when its
         shard, index or store is.
         """
-        shard, position = self._locate(sample)
+        shard, position = self.locate(sample)
         places, source = self.indexes.places(shard), self._sources[shard]
         data = source.read(shard, position)
         if not places.offsets[position]:
@@ -127,17 +133,22 @@ class SampleReader:
 
     def corrupt(self, sample: int, reason: str) -> CorruptSampleError:
         """The error that names a sample."""
-        shard, position = self._locate(sample)
+        shard, position = self.locate(sample)
         key = self.indexes.key(shard, position)
         return CorruptSampleError(f"{self._data.where(shard)}: sample {key}: {reason}")
 
+    def locate(self, sample: int) -> tuple[int, int]:
+        """Shard that a sample lies in, and its position there."""
+        shard = bisect_right(self._starts, sample) - 1
+        return shard, sample - self._starts[shard]
+
     def where(self, sample: int) -> str:
         """Address of the shard that a sample lies in."""
-        return self._data.where(self._locate(sample)[0])
+        return self._data.where(self.locate(sample)[0])
 
     def next_in_shard(self, sample: int) -> int:
         """The sample behind this one in its shard; behind the last one comes the first."""
-        shard, position = self._locate(sample)
+        shard, position = self.locate(sample)
         return self._starts[shard] + (position + 1) % self._data.shards[shard].samples
 
     def take_counts(self) -> NDArray[np.int64]:
@@ -156,9 +167,5 @@ class SampleReader:
         return self._objects.trouble()
 
     def _in_object_storage(self, samples: Sequence[int]) -> list[tuple[int, int]]:
-        located = [self._locate(sample) for sample in samples]
+        located = [self.locate(sample) for sample in samples]
         return [place for place in located if self._sources[place[0]] is self._objects]
-
-    def _locate(self, sample: int) -> tuple[int, int]:
-        shard = bisect_right(self._starts, sample) - 1
-        return shard, sample - self._starts[shard]

@@ -98,14 +98,15 @@ class StreamConfig(Config):
     """Neighbouring samples of a shard that are read together."""
     window: int = Field(4, ge=1)
     """Blocks of one stream whose samples are mixed."""
-    streams: int = Field(64, ge=1)
+    streams: int = Field(256, ge=1)
     """Places in the epoch that a batch is drawn from."""
     cache: str | None = None
     """Folder on a disk of the node that keeps what was read from S3; by default nothing is kept."""
     cache_gb: float = Field(50.0, gt=0)
     """Size that the cache may reach, in GB (10^9 bytes)."""
-    buffer_mb: float = Field(64.0, gt=0)
-    """Data from S3 that each loader process holds and reads ahead, in MB (10^6 bytes)."""
+    buffer_mb: float | None = Field(None, gt=0)
+    """Data from S3 that each loader process holds and reads ahead, in MB (10^6 bytes); by default what
+    the order needs (streams of the process x window x block samples), up to 1,000."""
     fetch_threads: int = Field(8, ge=1)
     """Requests to S3 that each loader process has under way."""
     prefetch: int = Field(4, ge=1)

@@ -17,7 +17,6 @@ from hvc.pretrain import checkpoint as checkpoints
 from hvc.pretrain.bad_samples import BadSamples, allowed
 from hvc.pretrain.batch import Batch
 from hvc.pretrain.checkpoint import CheckpointWriter
-from hvc.pretrain.colour import recolour
 from hvc.pretrain.dataset import TrainingData, load_data, plan_run
 from hvc.pretrain.ema import EmaTarget
 from hvc.pretrain.encoder_file import EncoderMetadata, write_encoder
@@ -25,6 +24,7 @@ from hvc.pretrain.engine import Engine, choose_device
 from hvc.pretrain.loaders import start_server
 from hvc.pretrain.meter import Meter, ProgressLine
 from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
+from hvc.pretrain.normalise import Normaliser
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
 from hvc.pretrain.pictures import curves, feature_maps, positive_pairs
@@ -126,9 +126,7 @@ class Trainer:
         self.online = online.to(self.device).train()
         self.engine = Engine(self.online, config, self.device)
         self.ema = EmaTarget(target, self.total_steps, config.ema_momentum)
-        mean, std = STATISTICS[config.views.statistics]
-        self._mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
-        self._std = torch.tensor(std, device=self.device).view(3, 1, 1)
+        self._normalise = Normaliser(config.views.statistics, self.device)
         self.last_metrics: dict[str, float] = {}
 
     def train(self, stop: Stop) -> Outcome:
@@ -178,11 +176,6 @@ class Trainer:
         colours = batch.colours or (None, None)
         pixels = batch.views_on(self.device)
         return [self._normalise(view, colour) for view, colour in zip(pixels, colours, strict=True)]
-
-    def _normalise(self, pixels: Tensor, colours: Tensor | None = None) -> Tensor:
-        # uint8 travels, a quarter of the bytes: [B, S, S, 3] -> float [B, 3, S, S]
-        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        return recolour(images, colours).sub(self._mean).div_(self._std)
 
     def _batches(self) -> Iterator[Batch]:
         return stream(

@@ -47,7 +47,9 @@ def time_limit(seconds: float = 10.0) -> Iterator[None]:
 
 def quick_and_soak(quick: int, soak: int) -> pytest.MarkDecorator:
     """The test's argument `count`: few cases always, many with HVC_SOAK."""
-    many = pytest.param(soak, id="soak", marks=pytest.mark.skipif(not SOAK, reason="set HVC_SOAK=1"))
+    many = pytest.param(
+        soak, id="soak", marks=[pytest.mark.soak, pytest.mark.skipif(not SOAK, reason="set HVC_SOAK=1")]
+    )
     return pytest.mark.parametrize("count", [pytest.param(quick, id="quick"), many])
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hvc.base import s3_upload
+from hvc.base.errors import UsageError
 from hvc.base.storage import AlreadyExistsError, StorageError, Stored, open_store, sha256_file
 
 pytestmark = pytest.mark.services
@@ -50,6 +51,7 @@ def unfinished(server, address):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10 if SOAK else 1))
+@pytest.mark.soak
 def test_every_operation_ends_right_when_a_third_goes_wrong(s3_env, faulty_s3, tmp_path, seed):
     address = s3_env.bucket("third")
     store = open_store(address + "/p")
@@ -89,6 +91,7 @@ def test_every_operation_ends_right_when_a_third_goes_wrong(s3_env, faulty_s3, t
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_thousands_of_reads_are_exact_through_faults_and_an_outage(s3_env, faulty_s3):
     address = s3_env.bucket("reads")
     data = random.Random(0).randbytes(8 << 20)
@@ -268,6 +271,14 @@ def test_no_server_at_first_contact_is_said_soon(monkeypatch):
     with pytest.raises(StorageError, match=r"s3://bucket/x.*attempts.*AWS_ENDPOINT_URL_S3"):
         open_store("s3://bucket").read_range("x", 0, 5)
     assert time.monotonic() - start < 12
+
+
+def test_an_address_that_is_none_is_wrong_use(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "s3.example.org")
+    with pytest.raises(
+        UsageError, match=r"Invalid endpoint: s3\.example\.org; correct AWS_ENDPOINT_URL_S3"
+    ):
+        open_store("s3://bucket").read_range("x", 0, 5)
 
 
 def test_a_wrong_patience_is_refused(monkeypatch):

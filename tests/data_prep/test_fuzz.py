@@ -1,6 +1,6 @@
 """Whatever is damaged: it is found and named, or what is read is right. Never a crash, never a hang.
 
-A few hundred seeded cases always; 10,000 with `HVC_SOAK=1 pytest -k soak`.
+A few hundred seeded cases always; 10,000 with `make soak`.
 """
 
 import io

@@ -120,7 +120,8 @@ def disturb(rng, config, seconds, **env):
 
 
 @pytest.mark.slow
-def test_soak_local_kills_at_random_moments(mixture, tmp_path):
+@pytest.mark.soak
+def test_local_kills_at_random_moments(mixture, tmp_path):
     seconds = complete(options(mixture, tmp_path / "reference", **SMALL))
     reference = contents(tmp_path / "reference")
     assert {"rejects.jsonl", "duplicates.jsonl"} < set(reference)
@@ -138,7 +139,8 @@ def test_soak_local_kills_at_random_moments(mixture, tmp_path):
 
 @pytest.mark.services
 @pytest.mark.slow
-def test_soak_s3_kills_at_random_moments(s3_env, mixture, tmp_path):
+@pytest.mark.soak
+def test_s3_kills_at_random_moments(s3_env, mixture, tmp_path):
     bucket = s3_env.bucket("soak")
     complete(options(mixture, tmp_path / "reference", **SMALL))
     reference = contents(tmp_path / "reference")

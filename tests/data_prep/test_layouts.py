@@ -220,6 +220,13 @@ def test_coco_that_is_none_or_ambiguous(tmp_path):
         catalog_of("coco", data.write_folder(tmp_path / "b", several))
 
 
+@pytest.mark.parametrize("source", ["coco", "youtube-vos", "davis"])
+def test_archives_that_lie_where_nothing_is_found_are_named(tmp_path, source):
+    address = data.write_folder(tmp_path / "in", {"train2017.zip": b"x", "test.tar": b"x", "x.txt": b"x"})
+    with pytest.raises(HvcError, match=r"give the archives there .*: test\.tar, train2017\.zip"):
+        catalog_of(source, address)
+
+
 # --- videos as folders of frames
 
 

@@ -61,7 +61,7 @@ def test_what_it_counts(dataset):
     assert seen.shapes == {"wide": 12, "tall": 1, "square": 1}
     assert (seen.grey, seen.turned) == (1, 1)
     assert (seen.width.smallest, seen.width.largest, seen.width.median) == (30, 60, 48)
-    assert seen.first_rejects == ["bad.jpg: empty file"]
+    assert seen.first_rejects == ["bad.jpg (input 0): empty file"]
     assert sum(count for _, _, count in seen.histogram) == 14
     assert overview(str(dataset), every=True) == seen
 
@@ -72,7 +72,7 @@ def test_as_lines(dataset):
     assert "videos      2; frames per video: min 3" in text
     assert "  formats   jpg 13, png 1; grey 1" in text
     assert "█" in text
-    assert "  bad.jpg: empty file" in text
+    assert "  bad.jpg (input 0): empty file" in text
 
 
 def test_a_contact_sheet(dataset, tmp_path):
@@ -87,6 +87,21 @@ def test_a_contact_sheet(dataset, tmp_path):
     assert last.std() < 1  # nothing where no sample is
     with pytest.raises(UsageError, match=r"name a .png or .jpg"):
         contact_sheet(str(dataset), tmp_path / "sheet.gif")
+
+
+def test_a_contact_sheet_scales_16_bits(tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = np.full((20, 20), 257 * 100, np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "in/grey\nof 16 bits.png")
+    values = {
+        "inputs": [{"source": "folder", "address": str(tmp_path / "in")}],
+        "output": str(tmp_path / "o"),
+    }
+    run(ShardConfig.parse(values), never, Provenance())
+    contact_sheet(str(tmp_path / "o"), tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 16)}
+    assert (100, 100, 100) in colours
 
 
 def test_where_a_video_lies(dataset):

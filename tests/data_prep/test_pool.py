@@ -2,6 +2,7 @@
 
 import math
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from hvc.base.errors import HvcError
 from hvc.base.stage import never
 from hvc.data_prep.pool import Workers, in_processes
+from hvc.data_prep.worker import COMMAND
 
 PARENT = """
 import time
@@ -105,6 +107,21 @@ def test_no_task_is_taken_while_nobody_takes_the_answers():
     time.sleep(0.3)
     assert len(taken) == 2
     answers.close()
+
+
+def test_an_answer_that_nobody_takes_any_more_ends_the_worker_quietly():
+    command = [sys.executable, "-c", COMMAND, "", *sys.path]
+    worker = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+    )
+    worker.stdout.close()
+    task = pickle.dumps((math.isqrt, 4))
+    worker.stdin.write(len(task).to_bytes(8, "little") + task)
+    worker.stdin.flush()
+    assert worker.stderr.read() == b""
+    assert worker.wait() == 0
+    worker.stdin.close()
+    worker.stderr.close()
 
 
 def test_workers_end_with_their_parent_even_in_the_middle_of_a_task():

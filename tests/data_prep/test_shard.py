@@ -523,6 +523,10 @@ def test_a_name_is_made_of_the_inputs():
     assert ShardConfig.parse({**SMALL, "inputs": inputs, "name": "mine"}).dataset_name == "mine"
 
 
+def open_lines(folder, name):
+    return (folder / f"out/{name}.jsonl").read_text().splitlines()
+
+
 def test_the_command_takes_several_inputs_and_adds_up(pictures, tmp_path):
     root = pictures(3)
     (tmp_path / "more").mkdir()
@@ -535,7 +539,14 @@ def test_the_command_takes_several_inputs_and_adds_up(pictures, tmp_path):
     lines = done.stdout.splitlines()
     assert "6 found = 3 samples + 2 rejected + 1 duplicates" in lines
     assert "rejected, all listed in rejects.jsonl:" in lines
-    assert {"  1 x empty file", "  bad.jpg: empty file"} <= set(lines)
+    assert {"  1 x empty file", "  bad.jpg (input 1): empty file"} <= set(lines)
+    lists = [json.loads(line) for name in ("rejects", "duplicates") for line in open_lines(tmp_path, name)]
+    assert [(one["path"], one["input"]) for one in lists] == [
+        ("bad.jpg", 1),
+        ("worse.jpg", 1),
+        ("again.jpg", 1),
+    ]
+    assert (lists[2]["same_as"], lists[2]["same_as_input"]) == ("part-0/picture 0000.JPEG", 0)
     assert verify(str(tmp_path / "out")).ok
 
 
@@ -546,6 +557,8 @@ def test_the_command_takes_several_inputs_and_adds_up(pictures, tmp_path):
         (["folder", "coco:", "out"], r"INPUT is empty \(in 'coco:'\)"),
         (["folder", "photos", "out", "--with", "boxes"], "there is no 'boxes'"),
         (["folder", "photos", "out", "--max-bad", "some"], "give a count"),
+        (["folder", "photos", "out", "--max-bad", "-1"], r"not negative \(got -1\)"),
+        (["folder", "photos", "out", "--fps", "2"], "hvc shard: fps and stride are for video files"),
         (["folder", "photos", "out", "--part", "1"], "parts are counted from 0 to 0"),
         (["folder", "photos", " "], "output: .*is empty"),
     ],

@@ -1,5 +1,5 @@
 """Training never reads other bytes than were written, whatever happened to the files. See also
-`tests/data_prep/test_fuzz.py`; `HVC_SOAK=1 pytest -k soak` runs thousands of cases."""
+`tests/data_prep/test_fuzz.py`; `make soak` runs thousands of cases."""
 
 import json
 
