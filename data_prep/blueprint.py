@@ -10,6 +10,7 @@ from hvc.data_prep.catalog import Catalog
 from hvc.data_prep.commit import Duplicate
 from hvc.data_prep.images import Gate
 from hvc.data_prep.manifest import Made
+from hvc.data_prep.tree import printable
 from hvc.data_prep.writer import Task
 
 
@@ -56,7 +57,10 @@ class Blueprint:
         catalog = self._catalog
         for number in np.flatnonzero(self._same_as >= 0).tolist():
             other = int(self._same_as[number])
-            paths: Duplicate = {"path": catalog.path(number), "same_as": catalog.path(other)}
+            paths: Duplicate = {
+                "path": printable(catalog.path(number)),
+                "same_as": printable(catalog.path(other)),
+            }
             if len(catalog.trees) > 1:
                 paths |= {"input": catalog.input_of(number), "same_as_input": catalog.input_of(other)}
             yield paths

@@ -138,7 +138,23 @@ def _encoded_anew(
     image.info = {}  # else its comment would be written
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY if gate.quality is None else gate.quality)
-    return ImageInfo(*image.size, "JPEG", FORMATS["JPEG"], data=buffer.getvalue())
+    data = buffer.getvalue()
+    return ImageInfo(*image.size, "JPEG", FORMATS["JPEG"], data=data, turned=orientation)
+
+
+def fit_mask(data: bytes, size: tuple[int, int], turned: int) -> bytes | Reject:
+    """A PNG mask for an image that was turned (EXIF number) and scaled to `size`; ids and palette stay."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as mask:
+            mask.load()
+            fitted = mask.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else mask.copy()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return Reject(f"cannot be decoded: {_one_line(error)}")
+    fitted = fitted.resize(size, Image.Resampling.NEAREST)
+    fitted.info = {}
+    buffer = io.BytesIO()
+    fitted.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:

@@ -70,6 +70,8 @@ class ImageInfo:
     ext: str
     orientation: int = 1
     data: bytes | None = None
+    turned: int = 1
+    """EXIF orientation that was applied when the image was encoded anew."""
 
 
 _UNSEEN = {name: ImageInfo(None, None, name, ext) for name, ext in FORMATS.items()}

@@ -26,6 +26,7 @@ from hvc.data_prep.pool import Workers, default_workers, spare_core
 from hvc.data_prep.progress import Progress
 from hvc.data_prep.sources import FrameOptions, build_catalog
 from hvc.data_prep.stock import check_stock
+from hvc.data_prep.tree import printable
 from hvc.data_prep.verify import Problem, VerifyReport, check_lists, check_shards, surplus, verify
 from hvc.data_prep.writer import Run, ShardRecord, Task, write_shard
 
@@ -181,7 +182,8 @@ class _Work:
         for group, together in itertools.groupby(zip(ids, numbers, strict=True), key=lambda pair: pair[0]):
             members = list(together)
             source = 0 if group < 0 else self._catalog.input_of(members[0][1])
-            yield Run(self._catalog.video_name(group), len(members), source)
+            video = self._catalog.video_name(group)
+            yield Run(None if video is None else printable(video), len(members), source)
 
     def _task(self, shard: Shard) -> Task:
         number = self._number_of.get(shard.path)

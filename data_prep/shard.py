@@ -133,7 +133,7 @@ class _Sharding:
             return self._stopped(state)
         if self._config.part is not None:
             part = {"part": self._config.part, "parts": self._config.parts}
-            then = {"rejected": len(self._rejects), "next": "after all parts the same command without --part"}
+            then = {"rejected": len(self._rejects), "next": "after all parts, the command without --part"}
             return Result(Outcome.DONE, {**state, **part, **then})
         self._progress.still_ours()
         manifest = commit(self._draft, records, shards.duplicates(), self._store)

@@ -1,5 +1,7 @@
 """From addresses to a catalog: what each input is, and what there is to shard in it."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,12 +9,12 @@ from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.catalog import Catalog, Record
 from hvc.data_prep.coco_layout import find_coco
 from hvc.data_prep.folder_tree import FolderTree
-from hvc.data_prep.layouts import CAPTION, MASK, WNID, Layout, Wanted, find_folder, find_imagenet
+from hvc.data_prep.layouts import CAPTION, MASK, WNID, Layout, Wanted, find_folder, find_imagenet, suffix
 from hvc.data_prep.layouts import SUFFIXES as IMAGE_SUFFIXES
 from hvc.data_prep.s3_tree import S3Tree
 from hvc.data_prep.tar_folder import TarFolder
 from hvc.data_prep.tar_tree import TarTree
-from hvc.data_prep.tree import Tree
+from hvc.data_prep.tree import Entry, Tree
 from hvc.data_prep.video_layouts import find_davis, find_frames, find_video, find_youtube_vos
 from hvc.data_prep.video_tree import SUFFIXES as VIDEO_SUFFIXES
 from hvc.data_prep.video_tree import FrameOptions, VideoTree
@@ -32,6 +34,7 @@ SOURCES: dict[str, Layout] = {
 """Name of a source -> how it lies on disk."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".gz")
+_log = logging.getLogger(__name__)
 _MEMBER = {"captions": CAPTION, "masks": MASK}
 
 
@@ -68,7 +71,7 @@ def build_catalog(
     _need_offered([source for source, _ in inputs], wanted)
     trees = [_tree_for(source, address, frames) for source, address in inputs]
     found = [
-        (tree, _need_some(tree, SOURCES[source].find(tree, wanted)))
+        (tree, _need_some(tree, _telling(tree, SOURCES[source], wanted)))
         for tree, (source, _) in zip(trees, inputs, strict=True)
     ]
     catalog = Catalog.build(found)
@@ -111,6 +114,39 @@ def _tree_for(source: str, address: str, frames: FrameOptions | None) -> Tree:
     if source == "imagenet" and isinstance(tree, FolderTree | S3Tree):
         return TarFolder(tree, WNID)
     return tree
+
+
+class _CountedTree:
+    """A tree that counts its files by ending while they are listed."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree, self.address = tree, tree.address
+        self.endings: Counter[str] = Counter()
+
+    def entries(self) -> Iterator[Entry]:
+        for entry in self._tree.entries():
+            self.endings[suffix(entry.path)] += 1
+            yield entry
+
+    def read(self, entry: Entry) -> bytes:
+        return self._tree.read(entry)
+
+
+def _telling(tree: Tree, layout: Layout, wanted: Wanted) -> Iterator[Record]:
+    """The records of a layout; what it left is told, by ending: nothing vanishes without a word."""
+    if isinstance(tree, VideoTree):
+        yield from layout.find(tree, wanted)
+        return
+    counted = _CountedTree(tree)
+    taken: Counter[str] = Counter()
+    for record in layout.find(counted, wanted):
+        taken[suffix(record.path)] += 1
+        taken.update(suffix(extra.entry.path) for extra in record.extras if extra.data is None)
+        yield record
+    left = counted.endings - taken
+    if left:
+        most = ", ".join(f"{n:,} {ending or 'without ending'}" for ending, n in left.most_common(8))
+        _log.info("input %s: files that are no images of this layout: %s", tree.address, most)
 
 
 def _need_some(tree: Tree, records: Iterator[Record]) -> Iterator[Record]:

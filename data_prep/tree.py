@@ -46,6 +46,11 @@ class Tree(Protocol):
         ...
 
 
+def printable(text: str) -> str:
+    """The text with `\\x..` for bytes of a file name that are not UTF-8: what any reader of JSON takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def unreadable(reason: str) -> OSError:
     """The error of a file that cannot be had, for a reason of its container's."""
     return OSError(errno.EIO, reason)

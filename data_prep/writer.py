@@ -20,9 +20,10 @@ from hvc.base.storage import MissingError, StorageError
 from hvc.data_prep import images, plan
 from hvc.data_prep.catalog import Record
 from hvc.data_prep.images import Gate
+from hvc.data_prep.layouts import MASK
 from hvc.data_prep.manifest import FileRef, Shard
 from hvc.data_prep.tar_file import TarFile, Written
-from hvc.data_prep.tree import Tree
+from hvc.data_prep.tree import Tree, printable
 
 _LARGE = 4_000_000  # bytes from which on a record is handled alone, so that few are in memory at once
 
@@ -145,8 +146,8 @@ class _Samples:
             except _UnfitError as reason:
                 self.rejects.append(
                     Rejected(
-                        path=_printable(record.path),
-                        reason=_printable(str(reason)),
+                        path=printable(record.path),
+                        reason=printable(str(reason)),
                         input=record.input if len(self._task.trees) > 1 else None,
                     )
                 )
@@ -170,8 +171,21 @@ class _Samples:
         for extra in record.extras:
             assert extra.ext not in members
             what = f"its {extra.ext} ({extra.entry.path}) "
-            members[extra.ext] = self._read(record, extra.content, what)
+            content = self._read(record, extra.content, what)
+            members[extra.ext] = self._fitting(content, info, what) if extra.ext == MASK else content
         return members
+
+    @staticmethod
+    def _fitting(mask: bytes, info: images.ImageInfo, what: str) -> bytes:
+        """The mask, turned and scaled as its image was, if that was encoded anew."""
+        if info.data is None or info.width is None or info.height is None:
+            return mask
+        from hvc.data_prep.decoding import fit_mask
+
+        fitted = fit_mask(mask, (info.width, info.height), info.turned)
+        if isinstance(fitted, images.Reject):
+            raise _UnfitError(f"{what}{fitted.reason}")
+        return fitted
 
     def _read(self, record: Record, content: Callable[[Tree], bytes], what: str = "") -> bytes:
         tree = self._task.trees[record.input]
@@ -189,7 +203,7 @@ class _Samples:
         return data
 
     def _count(self, record: Record) -> None:
-        video = record.video
+        video = None if record.video is None else printable(record.video)
         run = Run(video, 0, 0 if video is None else record.input)  # two inputs may name videos alike
         if self.runs and self.runs[-1][::2] == run[::2]:
             run = self.runs.pop()
@@ -204,18 +218,13 @@ def _need_size(size: int, what: str = "") -> None:
 def _about(record: Record, info: images.ImageInfo, inputs: int) -> dict[str, Any]:
     """The content of a sample's JSON member."""
     about = {
-        "path": record.path,
+        "path": printable(record.path),
         "width": info.width,
         "height": info.height,
         "input": record.input if inputs > 1 else None,
-        "video": record.video,
+        "video": None if record.video is None else printable(record.video),
         "frame": record.frame,
         "time": record.time,
         "orientation": info.orientation if info.orientation != 1 else None,
     }
     return {name: value for name, value in about.items() if value is not None}
-
-
-def _printable(text: str) -> str:
-    """The text with `\\x..` for bytes of file names that are not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()

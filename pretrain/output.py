@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.lock import sole_writer
@@ -42,9 +43,19 @@ def refuse_other_recipe(config: TrainConfig, data: TrainingData, found: Checkpoi
             f"{data.digest[:12]}; choose another output="
         )
     old, new = TrainConfig.parse(state["recipe"], where=str(found.folder)).method(), config.method()
-    changed = ", ".join(key for key in new if old[key] != new[key])
+    changed = ", ".join(_differences(old, new))
     if changed:
         raise UsageError(
             f"{found.folder} was trained by another recipe (changed: {changed}); choose another "
             "output= or go back to the old values"
         )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """`section.key OLD, now NEW` of all that differs."""
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            yield from _differences(before, value, f"{prefix}{key}.")
+        elif before != value:
+            yield f"{prefix}{key} {before!r}, now {value!r}"

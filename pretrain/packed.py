@@ -75,6 +75,7 @@ class Packer:
 
     def __init__(self, slots: Slots | None = None) -> None:
         self._slots = slots
+        self._used: int = 0  # pixels
         self._usual: int = 0  # pixels of the largest part yet
         self._clear()
 
@@ -105,7 +106,7 @@ class Packer:
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self._lease: Tensor | None = None
         self._words: Pixels = np.empty(0, np.uint32)
-        self._used = 0  # pixels
+        self._used = 0
 
     def _make_room(self, pixels: int) -> None:
         """Go on in a larger buffer; once parts have had their usual size, the first one is enough."""

@@ -139,3 +139,14 @@ def test_imagenet_as_tars_on_s3(s3_env):
     found = [catalog.record(i) for i in range(len(catalog))]
     assert {record.path: catalog.trees[0].read(record.entry) for record in found} == expected
     assert catalog.classes == ("n00000001", "n00000002")
+
+
+def test_what_a_layout_leaves_is_told(tmp_path, encode, caplog):
+    for name in ("a.jpg", "b.JPG"):
+        (tmp_path / name).write_bytes(encode("JPEG"))
+    for name in ("c.heic", "d.heic", "e.gif", "f"):
+        (tmp_path / name).write_bytes(b"x")
+    with caplog.at_level("INFO", "hvc"):
+        assert len(build_catalog([("folder", str(tmp_path))])) == 2
+    assert f"input {tmp_path}: files that are no images of this layout: 2 .heic, 1 .gif" in caplog.text
+    assert "1 without ending" in caplog.text

@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -346,3 +347,32 @@ def test_memory_is_bounded_whatever_the_input(tmp_path):
         assert samples + rejects == 8
         assert samples == 6
         assert peak < 286, f"{peak} MiB"  # 300 MB
+
+
+def test_a_mask_is_turned_and_scaled_like_its_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    photo, mask = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (80, 40)).save(photo, "JPEG", exif=exif)
+    ids = np.zeros((40, 80), np.uint8)
+    ids[:, :40] = 3
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette([7 * i % 256 for i in range(768)])
+    palette.save(mask, "PNG")
+    shelf = Shelf({"a.jpg": photo.getvalue(), "a.png": mask.getvalue(), "b.png": b"no mask"})
+    items = tuple(
+        (i, Record("a.jpg", 1, extras=(Extra("mask.png", Entry(name, 1)),)))
+        for i, name in enumerate(("a.png", "b.png"))
+    )
+    record = write_shard(Task("s", items, (shelf,), Gate(max_side=20)), tmp_path)
+    assert [reject.reason[:40] for reject in record.rejects] == [
+        "its mask.png (b.png) cannot be decoded: c"
+    ]
+    with tarfile.open(tmp_path / "s.tar") as tar:
+        image = Image.open(tar.extractfile("000000000.jpg"))
+        small = Image.open(tar.extractfile("000000000.mask.png"))
+        assert (image.size, small.size, small.mode) == ((10, 20), (10, 20), "P")
+        assert small.getpalette()[3:6] == palette.getpalette()[3:6]
+        values = np.asarray(small)
+    assert (values[:10] == 3).all()
+    assert (values[10:] == 0).all()

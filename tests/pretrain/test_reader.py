@@ -75,7 +75,11 @@ def test_a_block_is_one_request(folder, s3_env):
     reader.expect(order)
     for sample in order:
         reader.image_bytes(sample)
-    assert counts(reader)["requests"] == 5 + 3  # blocks and indexes
+    assert counts(reader)["requests"] == 3 + 3  # blocks that lie side by side are one; and indexes
+    reader.expect([0, 25, 49])
+    for sample in (0, 25, 49):
+        reader.image_bytes(sample)
+    assert counts(reader)["requests"] == 3
     reader.expect([2, 3, 4])
     assert reader.image_bytes(2) == IMAGES[2]
     assert counts(reader)["bytes"] < sum(map(len, IMAGES[2:5])) + 2 * 2048  # nothing beyond what is wanted

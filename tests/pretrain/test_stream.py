@@ -19,7 +19,7 @@ from hvc.pretrain.dataset import load_data
 from hvc.pretrain.decode import to_rgb
 from hvc.pretrain.indexes import Counts
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import stream
+from hvc.pretrain.stream import buffer_need, stream, warn_of_buffer
 
 PICTURES = pictures(29)
 
@@ -110,7 +110,7 @@ def test_one_request_in_twenty_fails_and_nothing_is_lost(tmp_path, s3_env, fault
         remote.write(path.name, path.read_bytes())
     proxy = faulty_s3(share=0.05, seed=3)
     proxy.delay = 0.01
-    recipe = config(remote.address, batch_size=50, workers=2, stream={"block": 4, "buffer_mb": 0.05})
+    recipe = config(remote.address, batch_size=50, workers=2, stream={"block": 4, "buffer_mb": 0.005})
     found, shown = batches(recipe, last_step=8), []
     for batch in found:
         shown += [number_of(view.numpy()) for view in batch.views[0]]
@@ -286,3 +286,20 @@ def test_a_signal_to_the_whole_job_does_not_end_loaders_at_once(photos):
 def test_sixteen_bit_grey_is_scaled_not_cut():
     grey = Image.fromarray(np.array([[0, 32768], [65535, 257]], np.uint16))
     assert np.asarray(to_rgb(grey))[..., 0].tolist() == [[0, 127], [255, 1]]
+
+
+def test_the_buffer_holds_what_the_order_needs(photos, monkeypatch, caplog):
+    recipe = config(photos, batch_size=128, workers=2)
+    data = load_data(recipe)
+    mean = sum(shard.bytes for shard in data.shards) // data.samples
+    needs = [buffer_need(recipe, data, ranks, 2) for ranks in (1, 4)]
+    assert 64 * 64 * mean <= needs[0] <= 66 * 64 * mean  # 64 streams of 4 blocks of 16
+    assert 16 * 64 * mean <= needs[1] <= 18 * 64 * mean
+    monkeypatch.setattr("hvc.pretrain.stream.MAX_BUFFER", needs[0] - 1)
+    warn_of_buffer(recipe, data, 1)
+    assert not caplog.records  # a folder is not read ahead
+    monkeypatch.setattr("hvc.pretrain.stream.FolderStore", type(None))
+    warn_of_buffer(recipe, data, 4)
+    assert not caplog.records
+    warn_of_buffer(recipe, data, 1)
+    assert "stream.buffer_mb" in caplog.text
