@@ -365,9 +365,8 @@ def test_a_mask_is_turned_and_scaled_like_its_image(tmp_path):
         for i, name in enumerate(("a.png", "b.png"))
     )
     record = write_shard(Task("s", items, (shelf,), Gate(max_side=20)), tmp_path)
-    assert [reject.reason[:40] for reject in record.rejects] == [
-        "its mask.png (b.png) cannot be decoded: c"
-    ]
+    (reject,) = record.rejects
+    assert reject.reason.startswith("its mask.png (b.png) cannot be decoded: ")
     with tarfile.open(tmp_path / "s.tar") as tar:
         image = Image.open(tar.extractfile("000000000.jpg"))
         small = Image.open(tar.extractfile("000000000.mask.png"))
