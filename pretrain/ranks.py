@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -80,6 +81,16 @@ class Ranks:
         """Wait for all ranks."""
         dist.barrier(group=self._group)
 
-    def close(self) -> None:
-        """Leave the group."""
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Leave the group at the end: its threads, left alive, can abort the process when it exits.
+
+        After an error NCCL could wait here for ranks that will never come; there the exit ends it.
+        """
+        try:
+            yield
+        except BaseException:
+            if dist.get_backend() != "nccl":
+                dist.destroy_process_group()
+            raise
         dist.destroy_process_group()

@@ -51,7 +51,7 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
     device = choose_device(config.engine.device, place)
     ranks = Ranks(place, device)
     tracker: Tracker | None = None
-    with ExitStack() as held:
+    with ranks.together(), ExitStack() as held:
 
         def begin() -> int:
             nonlocal tracker
@@ -61,7 +61,6 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
 
         start = ranks.first_decides(begin)
         if start == planned_steps(config, data):
-            ranks.close()  # its threads must not outlive what they work for
             return Result(Outcome.DONE, _finished_report(config, start))
         outcome: Outcome | None = None
         try:
@@ -72,7 +71,6 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
         finally:
             if tracker:
                 tracker.finish(outcome)
-        ranks.close()
         return Result(outcome, _report(config, trainer, tracker))
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 # Tests and the processes they start share few cores: more threads than cores slow torch down tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in the background by a shell, tests would hand an ignored Ctrl-C on to all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["services_fixtures", "training_fixtures"]
 
