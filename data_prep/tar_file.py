@@ -20,7 +20,8 @@ from typing import Self
 from hvc.data_prep import tar
 from hvc.data_prep.index import ShardIndex
 
-_BATCH_BYTES = 1 << 18  # handed over at once: little enough to stay in the processor's cache
+_BATCH_BYTES = 1 << 20  # handed over at once
+_JOINED = 4 << 20  # bytes up to which a batch is made one piece
 _BATCH_PARTS = 900  # a single writev takes 1,024
 _BATCHES = 2  # waiting at most
 _SMALL = 1 << 12  # parts that are joined: copying them costs less than handling them
@@ -99,7 +100,9 @@ class TarFile:
             self._path.unlink(missing_ok=True)
 
     def _hand_over(self) -> None:
-        self._sink.put([*self._batch, bytes(self._small)])
+        parts = [*self._batch, bytes(self._small)]
+        # Each piece costs the thread a turn at Python's lock, far more than copying what is small.
+        self._sink.put([b"".join(parts)] if self._size - self._handed_over <= _JOINED else parts)
         self._batch.clear()
         self._small.clear()
         self._handed_over = self._size
