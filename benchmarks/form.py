@@ -41,7 +41,10 @@ class Figure:
 
 
 def report(name: str, figures: Iterable[Figure], packages: Iterable[str] = ("torch",)) -> None:
-    """Print the table and write the results file; both hold every figure, kept or not."""
+    """Print the table and write the results file; both hold every figure, kept or not.
+
+    Figures that were measured before and not this time stay in the file, each with its date.
+    """
     figures = list(figures)
     context: dict[str, Any] = {
         "machine": _machine(),
@@ -51,7 +54,10 @@ def report(name: str, figures: Iterable[Figure], packages: Iterable[str] = ("tor
     }
     RESULTS.mkdir(exist_ok=True)
     rows = [asdict(figure) | {"holds": figure.holds} | context for figure in figures]
-    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    path, names = RESULTS / f"{name}.json", {figure.name for figure in figures}
+    before = json.loads(path.read_text()) if path.exists() else []
+    rows += [row for row in before if row["name"] not in names]
+    path.write_text(json.dumps(rows, indent=1) + "\n")
     table = Table("figure", "value", "asked", "holds", "compared with", "note", box=None)
     for figure in figures:
         holds = {None: "", True: "yes", False: "NO"}[figure.holds]
