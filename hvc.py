@@ -138,26 +138,7 @@ def shard(
     the same bytes; the manifest comes last, so there is never half a dataset. S3 credentials come from
     boto3's ordinary chain, other servers by AWS_ENDPOINT_URL_S3.
     """
-    config = _shard_config(
-        source,
-        places,
-        extras,
-        max_bad,
-        name=name,
-        target_mb=target_mb,
-        min_shards=min_shards,
-        order=order,
-        seed=seed,
-        check=check,
-        max_side=max_side,
-        quality=quality,
-        dedupe=dedupe,
-        fps=fps,
-        stride=stride,
-        workers=workers,
-        parts=parts,
-        part=part,
-    )
+    config = _shard_config(**locals())  # every parameter, by its name
     result = _run_stage("shard", config)
     if as_json or "digest" not in result.report:
         _finish(result, as_json)
@@ -346,25 +327,7 @@ def submit_shard(
     as_json: AsJson = False,
 ) -> None:
     """Submit `hvc shard` to a cluster, as one job or as an array of parts and a job that joins them."""
-    config = _shard_config(
-        source,
-        places,
-        extras,
-        max_bad,
-        name=name,
-        target_mb=target_mb,
-        min_shards=min_shards,
-        order=order,
-        seed=seed,
-        check=check,
-        max_side=max_side,
-        quality=quality,
-        dedupe=dedupe,
-        fps=fps,
-        stride=stride,
-        workers=workers,
-        parts=parts,
-    )
+    config = _shard_config(**locals())  # every parameter, by its name
     if parts == 1:
         _submit("shard", config, cluster, dry_run, as_json)
         return
@@ -450,7 +413,11 @@ def doctor(
     raise typer.Exit(EXIT_FAILED if any(check.status == "fail" for check in checks) else 0)
 
 
+_NOT_OF_THE_STAGE = {"cluster", "dry_run", "as_json"}
+
+
 def _shard_config(source: Source, places: list[str], extras: str, max_bad: str, **values: Any) -> "Config":
+    """The config from a command's parameters; what is the command's own is left out."""
     from hvc.data_prep.shard_config import ShardConfig
 
     if len(places) < 2:
@@ -464,7 +431,7 @@ def _shard_config(source: Source, places: list[str], extras: str, max_bad: str, 
         "output": _absolute(output),
         "extras": [word.strip() for word in extras.split(",") if word.strip()],
         "max_bad": _number(max_bad),
-        **values,
+        **{key: value for key, value in values.items() if key not in _NOT_OF_THE_STAGE},
     }
     return ShardConfig.parse(config, where="hvc shard")
 

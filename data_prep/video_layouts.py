@@ -28,15 +28,8 @@ def find_youtube_vos(tree: Tree, wanted: Wanted) -> Iterator[Record]:
     files = list(real_files(tree))
     found = _by_top(files, _YOUTUBE)
     tops = sorted(top for top in found if top) or sorted(found)
-    if len(tops) > 1:
-        raise HvcError(f"{tree.address} holds several splits: {_listed(tops)}; point to one of them")
-    if not tops:
-        raise HvcError(
-            f"no frames in {tree.address}: expected names like JPEGImages/0a2f2bd294/00005.jpg"
-            f"{archives_there(files)}"
-        )
-    frames = [(video, _number(tree, entry), entry) for video, entry in found[tops[0]]]
-    yield from _records(frames, _masks(tree, files, tops[0]) if "masks" in wanted else {})
+    top = _only(tree, files, tops, "splits", "JPEGImages/0a2f2bd294/00005.jpg")
+    return _numbered(tree, files, top, found[top], wanted)
 
 
 def find_davis(tree: Tree, wanted: Wanted) -> Iterator[Record]:
@@ -47,15 +40,8 @@ def find_davis(tree: Tree, wanted: Wanted) -> Iterator[Record]:
     files = list(real_files(tree))
     found = _by_top(files, _DAVIS)
     tops = sorted(top for top in found if top.endswith("/480p/")) or sorted(found)
-    if len(tops) > 1:
-        raise HvcError(f"{tree.address} holds several sets: {_listed(tops)}; point to one of them")
-    if not tops:
-        raise HvcError(
-            f"no frames in {tree.address}: expected names like JPEGImages/480p/bear/00000.jpg; "
-            f"use the source `frames` for other folders of frames{archives_there(files)}"
-        )
-    frames = [(video, _number(tree, entry), entry) for video, entry in found[tops[0]]]
-    yield from _records(frames, _masks(tree, files, tops[0]) if "masks" in wanted else {})
+    top = _only(tree, files, tops, "sets", "JPEGImages/480p/bear/00000.jpg")
+    return _numbered(tree, files, top, found[top], wanted)
 
 
 def find_frames(tree: Tree, wanted: Wanted) -> Iterator[Record]:  # noqa: ARG001 (it has no extras)
@@ -97,6 +83,26 @@ def _by_top(files: list[Entry], pattern: re.Pattern[str]) -> dict[str, list[tupl
         if match:
             found.setdefault(match["top"] or "", []).append((match["video"], entry))
     return found
+
+
+def _only(tree: Tree, files: list[Entry], tops: list[str], what: str, example: str) -> str:
+    """The one folder that all videos lie in; HvcError if there is none, or there are several."""
+    if len(tops) > 1:
+        raise HvcError(f"{tree.address} holds several {what}: {_listed(tops)}; point to one of them")
+    if not tops:
+        raise HvcError(
+            f"no frames in {tree.address}: expected names like {example}; "
+            f"use the source `frames` for other folders of frames{archives_there(files)}"
+        )
+    return tops[0]
+
+
+def _numbered(
+    tree: Tree, files: list[Entry], top: str, found: list[tuple[str, Entry]], wanted: Wanted
+) -> Iterator[Record]:
+    """Records of frames that are named by their numbers, with their masks if these are wanted."""
+    frames = [(video, _number(tree, entry), entry) for video, entry in found]
+    return _records(frames, _masks(tree, files, top) if "masks" in wanted else {})
 
 
 def _records(frames: list[Frame], masks: dict[str, Extra] | None = None) -> Iterator[Record]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from hvc.data_prep.decoding import to_eight_bits
 from hvc.data_prep.images import FORMATS
 
 Pixels = NDArray[np.uint32]
@@ -74,13 +75,10 @@ def decode_by_pillow(data: bytes) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of any mode; 16-bit grey is scaled (Pillow itself would cut it off at 255)."""
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)
-        image = Image.fromarray(grey)
     if image.mode == "RGB":
         image.load()
         return image
-    return image.convert("RGB")
+    return to_eight_bits(image).convert("RGB")
 
 
 def _as_image(pixels: Pixels) -> Image.Image:

@@ -46,11 +46,8 @@ def time_limit(seconds: float = 10.0) -> Iterator[None]:
 
 
 def quick_and_soak(quick: int, soak: int) -> pytest.MarkDecorator:
-    """The test's argument `count`: few cases always, many with HVC_SOAK."""
-    many = pytest.param(
-        soak, id="soak", marks=[pytest.mark.soak, pytest.mark.skipif(not SOAK, reason="set HVC_SOAK=1")]
-    )
-    return pytest.mark.parametrize("count", [pytest.param(quick, id="quick"), many])
+    """The test's argument `count`: few cases, or with HVC_SOAK many."""
+    return pytest.mark.parametrize("count", [pytest.param(soak if SOAK else quick, marks=pytest.mark.soak)])
 
 
 class Cases:

@@ -16,8 +16,6 @@ from hvc.pretrain.decode import UndecodableError, decode, decode_by_pillow, deco
 from hvc.pretrain.packed import Packer
 from hvc.pretrain.views import Crop, ViewDraw
 
-pytest.importorskip("simplejpeg")
-
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     y, x = np.mgrid[:height, :width]
