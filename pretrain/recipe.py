@@ -128,23 +128,77 @@ class LossConfig(Config):
 
 
 class EngineConfig(Config):
-    """DeepSpeed."""
+    """How a step is computed: DeepSpeed, precision, memory."""
 
     zero_stage: Literal[0, 1] = 0
     """0: every rank holds the optimiser's state; 1: each rank holds its share."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: compute under autocast; weights, optimiser and EMA target stay fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16, fp16: compute under autocast; weights, optimiser and EMA target stay fp32. fp16 scales the loss."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU per process where there are GPUs, else the CPU."""
+    tf32: Literal["convolutions", "everything", "off"] = "convolutions"
+    """Where fp32 products on GPUs may use TF32 (official code, by PyTorch's default: in convolutions)."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a rank's share of a batch is computed in, one after the other, to save memory; weights
+    and EMA move once per batch. BatchNorm sees a part at a time."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient; a larger one is scaled down to it (official code: none)."""
+    sync_batchnorm: bool = False
+    """BatchNorm over all ranks' positions together (GPUs only); else each rank by its own."""
+    channels_last: bool | None = None
+    """Memory layout of images and activations; by default on GPUs only."""
+    compile: bool = False
+    """torch.compile for trunk and heads: faster steps after some minutes of compiling."""
+    recompute: bool = False
+    """Compute the trunk's activations again in the backward pass instead of keeping them: less memory, a
+    third more time, the same result."""
+    peak_tflops: float | None = Field(None, gt=0)
+    """The device's peak in TFLOP/s at this precision, for MFU; by default known by the device's name."""
+
+
+class ScheduleConfig(Config):
+    """Learning rate over the run (official code: constant)."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which it rises linearly to its full value."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """After warm-up: as it is, or along half a cosine to `final_share`."""
+    final_share: float = Field(0.0, ge=0, le=1)
+    """Share of the full value that the cosine ends at."""
+    batch_scaling: Literal["none", "sqrt", "linear"] = "none"
+    """How the full value follows from `learning_rate` where batch_size is not `reference_batch`."""
+    reference_batch: int = Field(128, ge=1)
+    """The batch size that `learning_rate` is meant for."""
+
+
+class NonFiniteConfig(Config):
+    """What becomes of a step whose loss or gradient is not finite."""
+
+    policy: Literal["skip", "rollback", "stop"] = "skip"
+    """skip: no weight moves in that step. rollback: back to the last checkpoint, and on with the batches
+    after the bad one. stop: end the run. Weights that are not finite are never saved under any of them."""
+    limit: int = Field(10, ge=1)
+    """So many such steps in a row, or rollbacks in a run, end it."""
 
 
 class CheckpointConfig(Config):
-    """When to save, and how much to keep."""
+    """When and where to save, and how much to keep."""
 
     every: int = Field(500, ge=1)
     """Steps between checkpoints; the end always makes one."""
     keep: int = Field(3, ge=1)
-    """Number of newest checkpoints kept on disk."""
+    """Number of newest checkpoints that are kept."""
+    keep_every: int | None = Field(None, ge=1)
+    """Checkpoints at multiples of so many steps are kept, too. One that an alias points to always is."""
+    address: str | None = None
+    """Folder or `s3://bucket/prefix`; by default `checkpoints` in the output folder."""
+    max_failures: int = Field(3, ge=1)
+    """So many checkpoints in a row that cannot be written end the run."""
+
+
+def _as_choice(value: Any) -> Any:
+    """Recipes of older runs say true and false; YAML takes `none` for a text, `off` for false."""
+    return {True: "last", False: "none"}.get(value, value) if isinstance(value, bool) else value
 
 
 class TrackingConfig(Config):
@@ -157,8 +211,13 @@ class TrackingConfig(Config):
     """Experiment that the run belongs to."""
     model: str = "hvc"
     """Registered model that every checkpoint becomes a version of."""
-    upload_encoder: bool = True
-    """Store the final `encoder.safetensors` as an artifact of the run, too."""
+    upload_encoder: Annotated[Literal["last", "all", "none"], BeforeValidator(_as_choice)] = "last"
+    """Which checkpoints' `encoder.safetensors` becomes an artifact of the run, too."""
+    pictures: int = Field(10, ge=0)
+    """Times over the run that pictures of features, weights and curves are made, beside the end."""
+
+
+_HOW_IT_IS_COMPUTED = {"zero_stage", "device", "channels_last", "compile", "recompute", "peak_tflops"}
 
 
 class TrainConfig(Config):
@@ -182,7 +241,9 @@ class TrainConfig(Config):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps; by default as many as `epochs` take."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Adam's learning rate, constant."""
+    """Adam's full learning rate; `schedule` says how it changes."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of convolutions (official code: none)."""
     shuffle: bool = True
     """A new order each epoch; false: the manifest's order, every epoch alike (official image run)."""
     remainder: Literal["short", "drop", "wrap"] = "short"
@@ -194,14 +255,23 @@ class TrainConfig(Config):
     """Train on so many samples only, the same in every epoch."""
     ema_momentum: float = Field(0.99, ge=0, le=1)
     """EMA momentum at step 0; rises to 1 along a cosine."""
+    dummy_forward: bool = False
+    """Push one black image through the new online trunk, as the official code does to learn its width: its
+    BatchNorm buffers then start at mean 0, variance 0.9, count 1. No weight depends on it."""
+    ema_restart: bool = False
+    """After an interruption the EMA momentum's schedule starts anew (official code: its step is not saved)."""
     workers: int = Field(2, ge=0)
     """Loader processes per training process; 0 loads in the training process itself."""
     log_every: int = Field(10, ge=1)
     """Steps between two metric records."""
+    watchdog_seconds: float = Field(900.0, gt=0)
+    """Without a finished step for so long, every rank logs its stacks and leaves, to be started again."""
     stream: StreamConfig = StreamConfig()
     views: ViewConfig = ViewConfig()
     loss: LossConfig = LossConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
+    non_finite: NonFiniteConfig = NonFiniteConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -216,14 +286,19 @@ class TrainConfig(Config):
         """Where checkpoints and the journal go."""
         return Path(self.output or Path("outputs") / self.name).absolute()
 
+    @property
+    def checkpoints(self) -> str:
+        """Where checkpoints go: a folder or an `s3://` address."""
+        return self.checkpoint.address or str(self.folder / "checkpoints")
+
     def method(self) -> dict[str, Any]:
         """What decides the result: all but places, tracking, logging, and how the work is spread.
 
         The data is named by its digest, which the checkpoint holds beside this.
         """
         places = ("name", "data", "output", "tracking", "checkpoint", "workers", "log_every")
-        spread: dict[str, Any] = dict.fromkeys(places, True)
-        spread["engine"] = {"zero_stage", "device"}
+        spread: dict[str, Any] = dict.fromkeys((*places, "watchdog_seconds", "non_finite"), True)
+        spread["engine"] = _HOW_IT_IS_COMPUTED
         spread["views"] = {"cut"}
         spread["stream"] = set(StreamConfig.model_fields) - {"block", "window", "streams"}
         return self.model_dump(mode="json", exclude=spread)

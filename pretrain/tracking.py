@@ -232,7 +232,7 @@ def settle(config: TrainConfig, data: TrainingData, provenance: Provenance, foun
         _log.warning("the run is finished, but MLflow does not know it: %s", error)
         return
     tracker.repair(found.folder.parent)
-    if config.tracking.upload_encoder:
+    if config.tracking.upload_encoder != "none":
         tracker.encoder(found.encoder)
     tracker.finish(Outcome.DONE)
 

@@ -297,7 +297,7 @@ class Trainer:
         features = trunk(self._normalise(shown)).cpu()
         self.tracker.picture("features", feature_maps(shown, features))
         self.tracker.picture("curves", curves(self.tracker.journal.records()))
-        if self.config.tracking.upload_encoder:
+        if self.config.tracking.upload_encoder != "none":
             done = self._root / checkpoints.step_name(self.step)
             self.tracker.encoder(done / checkpoints.ENCODER)
 
