@@ -12,6 +12,7 @@ from form import Figure, report
 
 from hvc.pretrain.ema import EmaTarget
 from hvc.pretrain.network import OnlineNetwork, TargetNetwork
+from hvc.pretrain.pairs import find_pairs
 
 WARM_UP, STEPS = 1, 3
 
@@ -33,8 +34,8 @@ def measure(device: torch.device, size: int, batch: int, *, bf16: bool) -> list[
     ema = EmaTarget(TargetNetwork(online).to(device), total_steps=1000)
     optimiser = torch.optim.Adam(online.parameters(), lr=1e-3)
     views = [torch.randn(batch, 3, size, size, device=device) for _ in range(2)]
-    boxes = [torch.rand(batch, 2, device=device) * 0.3 for _ in range(2)]
-    boxes = [torch.cat([corner, corner + 0.6], dim=1) for corner in boxes]
+    corners = [torch.rand(batch, 2) * 0.3 for _ in range(2)]
+    first, second = (torch.cat([corner, corner + 0.6], dim=1) for corner in corners)
     passes: list[float] = []
     steps: list[float] = []
     for _ in range(WARM_UP + STEPS):
@@ -42,7 +43,8 @@ def measure(device: torch.device, size: int, batch: int, *, bf16: bool) -> list[
         with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
             ema.update(online.ema_source())
             keys = [ema.network(view) for view in views]
-            loss = online(views, boxes, keys).total
+            pairs = find_pairs((first, second), size // 8, size // 8).to(device)
+            loss = online(views, pairs, keys).total
         passes.append(clock(device) - start)
         optimiser.zero_grad()
         loss.backward()

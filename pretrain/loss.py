@@ -1,13 +1,11 @@
 """The hybrid loss: embeddings and pseudo-motion vectors agree where two views overlap."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
-Flow = Callable[[Tensor, Tensor], Tensor]
-"""The dynamic head: two [B, C, h, w] embeddings -> [B, 2, h, w]."""
+from hvc.pretrain.pairs import Pairs
 
 
 class PairTerms(NamedTuple):
@@ -17,26 +15,23 @@ class PairTerms(NamedTuple):
     dynamic: Tensor  # [B]
 
 
-def pair_terms(query: Tensor, key: Tensor, positives: Tensor, flow: Flow) -> PairTerms:
-    """Static and dynamic agreement of one direction.
+def pair_terms(query: Tensor, key: Tensor, pairs: Pairs, forward: Tensor, backward: Tensor) -> PairTerms:
+    """Static and dynamic agreement of one direction, from its positive pairs alone.
 
     Args:
         query, key: [B, C, h, w] embeddings of unit length over C; `key` carries no gradient.
-        positives: [B, hw, hw] bool, True for positive pairs (query position, key position).
-        flow: the dynamic head; it sees every position because its BatchNorm needs them all.
+        pairs: the positive pairs (query position, key position), on the same device.
+        forward, backward: [B, 2, h, w] vectors of the dynamic head for (query, key) and (key, query), of
+            any length: they are brought to unit length here.
     """
-    forward = F.normalize(flow(query, key), dim=1)
-    backward = F.normalize(flow(key, query), dim=1)
-    return PairTerms(
-        static=_mean_over_positives(query, key, positives),
-        dynamic=_mean_over_positives(forward, backward, positives),
-    )
+    sample, i, j = pairs.index
+    q, k = (x.flatten(2)[sample, :, at] for x, at in ((query, i), (key, j)))
+    f, b = (F.normalize(x.flatten(2)[sample, :, at], dim=1) for x, at in ((forward, i), (backward, j)))
 
+    def mean(values: Tensor) -> Tensor:
+        return values.new_zeros(len(pairs.counts)).index_add(0, sample, values) / (pairs.counts + 1e-6)
 
-def _mean_over_positives(a: Tensor, b: Tensor, positives: Tensor) -> Tensor:
-    products = a.flatten(2).transpose(1, 2) @ b.flatten(2)  # [B, hw, hw]
-    mask = positives.float()  # counted in fp32 at every precision, as the official code does
-    return (products * mask).sum((1, 2)) / (mask.sum((1, 2)) + 1e-6)
+    return PairTerms(static=mean((q * k).sum(1)), dynamic=mean((f * b).sum(1)))
 
 
 def hybrid_loss(terms: PairTerms, static_weight: float = 1.0, dynamic_weight: float = 1.0) -> Tensor:

@@ -27,6 +27,7 @@ from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
 from hvc.pretrain.normalise import Normaliser
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
+from hvc.pretrain.pairs import Pairs, find_pairs
 from hvc.pretrain.pictures import curves, feature_maps, positive_pairs
 from hvc.pretrain.processes import own_place
 from hvc.pretrain.ranks import Ranks
@@ -116,7 +117,6 @@ class Trainer:
         torch.manual_seed(config.seed)
         online = OnlineNetwork(
             config.architecture,
-            config.loss.radius,
             config.loss.static_weight,
             config.loss.dynamic_weight,
         )
@@ -157,15 +157,16 @@ class Trainer:
     def train_step(self, batch: Batch) -> StepLoss:
         """EMA, target passes, online passes, loss, gradients, optimiser: one step (paper's order)."""
         views = self._views(batch)
-        boxes = [box.to(self.device, non_blocking=True) for box in batch.boxes]
+        height = width = self.config.views.size // 8
+        pairs = find_pairs(batch.boxes, height, width, self.config.loss.radius).to(self.device)
         self.ema.update(self.online.ema_source())
-        return self._forward_backward(views, boxes, batch.plan.weight)
+        return self._forward_backward(views, pairs, batch.plan.weight)
 
-    def _forward_backward(self, views: list[Tensor], boxes: list[Tensor], weight: float) -> StepLoss:
+    def _forward_backward(self, views: list[Tensor], pairs: Pairs, weight: float) -> StepLoss:
         bf16 = self.config.engine.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             keys = [self.ema.network(view) for view in views]
-        loss: StepLoss = self.engine.forward(views, boxes, keys)
+        loss: StepLoss = self.engine.forward(views, pairs, keys)
         self.engine.backward_and_step(loss.total * weight)
         return loss
 

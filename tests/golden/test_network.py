@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dense_loss import distances
+from torch.nn import functional as F
 
 from hvc.pretrain.ema import EmaTarget, momentum
+from hvc.pretrain.loss import pair_terms
 from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
-from hvc.pretrain.positives import distances, positive_mask
+from hvc.pretrain.pairs import Pairs, find_pairs
 
 
 def digest(tensor: torch.Tensor) -> np.ndarray:
@@ -48,7 +51,19 @@ def one_step(
 ) -> tuple[StepLoss, float]:
     used = ema.update(online.ema_source())
     keys = [ema.network(view) for view in views]
-    return online(views, boxes, keys), used
+    return online(views, pairs_of(boxes, keys[0]), keys), used
+
+
+def pairs_of(boxes: list[torch.Tensor], embedding: torch.Tensor) -> Pairs:
+    height, width = embedding.shape[-2:]
+    return find_pairs((boxes[0], boxes[1]), height, width)
+
+
+def as_mask(pairs: Pairs, positions: int) -> np.ndarray:
+    mask = np.zeros((len(pairs.counts), positions, positions), bool)
+    mask[tuple(pairs.index.numpy())] = True
+    np.testing.assert_array_equal(mask.sum((1, 2)), pairs.counts)
+    return mask
 
 
 def test_ema_schedule(golden: Any) -> None:
@@ -65,7 +80,7 @@ def test_positive_masks(golden: Any, height: int, width: int) -> None:
     count = height * width
     for radius in ("0.1", "0.5"):
         packed = np.unpackbits(data[f"pos_{size}_r{radius}"])[: 12 * count * count]
-        ours = positive_mask(*boxes, height, width, float(radius)).numpy()
+        ours = as_mask(find_pairs((boxes[0], boxes[1]), height, width, float(radius)), count)
         np.testing.assert_array_equal(ours, packed.reshape(12, count, count).astype(bool))
     least = distances(*boxes, height, width).flatten(1).min(1).values
     np.testing.assert_allclose(least, data[f"dist_min_{size}"], rtol=1e-5, atol=1e-6)
@@ -87,8 +102,6 @@ def test_loss_gradients_and_buffers(golden: Any, file: str, tag: str) -> None:
     expected_dynamic = (data["dynamic_12"].mean() + data["dynamic_21"].mean()) / 2
     assert abs(loss.static.item() - expected_static) < 1e-10
     assert abs(loss.dynamic.item() - expected_dynamic) < 1e-10
-    height, width = data["q_12"].shape[-2:]
-    np.testing.assert_array_equal(positive_mask(*boxes, height, width), data["pos_mask_12"])
 
     gradients = {name: p.grad for name, p in online.named_parameters()}
     assert set(gradients) == set(data["grad_names"])
@@ -104,6 +117,36 @@ def test_loss_gradients_and_buffers(golden: Any, file: str, tag: str) -> None:
             np.testing.assert_allclose(digest(state[name]), expected, rtol=1e-9, atol=1e-9, err_msg=name)
     tracked = [int(state[name]) for name in data["tracked_names"]]
     assert tracked == data["tracked"].tolist()
+
+
+@pytest.mark.parametrize(("file", "tag"), [("loss_square.npz", "sq"), ("loss_rect.npz", "rect")])
+def test_terms_of_every_sample(golden: Any, file: str, tag: str) -> None:
+    data = golden.load(file)
+    online, target = build(golden, tag)
+    ema = EmaTarget(target, int(data["total_steps"]))
+    ema.load_state({"step": int(data["current_step_before"])})
+    views, boxes = inputs(data)
+    ema.update(online.ema_source())
+    queries, keys = [online.embed(view) for view in views], [ema.network(view) for view in views]
+    there = pairs_of(boxes, keys[0])
+    for name, query, key, pairs in (
+        ("12", queries[0], keys[1], there),
+        ("21", queries[1], keys[0], there.swapped()),
+    ):
+        positions = query[0, 0].numel()
+        np.testing.assert_array_equal(as_mask(pairs, positions), data[f"pos_mask_{name}"])
+        forward, backward = online.flow(query, key), online.flow(key, query)
+        terms = pair_terms(query, key, pairs, forward, backward)
+        expected = {
+            f"q_{name}": query[:, :8],
+            f"k_{name}": key[:, :8],
+            f"flow_f_{name}": F.normalize(forward, dim=1),
+            f"flow_b_{name}": F.normalize(backward, dim=1),
+            f"static_{name}": terms.static,
+            f"dynamic_{name}": terms.dynamic,
+        }
+        for part, ours in expected.items():
+            np.testing.assert_allclose(ours.detach(), data[part], rtol=1e-8, atol=1e-10, err_msg=part)
 
 
 @pytest.mark.slow

@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from dense_loss import bin_centres, positive_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hvc.pretrain.positives import bin_centres, positive_mask
 from hvc.pretrain.views import (
     Crop,
     ViewDraw,

@@ -1,21 +1,20 @@
-"""Which positions of two views show the same point of the image (paper, correspondence by coordinates)."""
+"""The loss over all pairs of positions, as the paper writes it: the reference of the one over positives."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-RADIUS = 0.1
-"""Positive radius of the official code, in diagonals of the larger bin."""
+from hvc.pretrain.loss import PairTerms
+
+Flow = Callable[[Tensor, Tensor], Tensor]
 
 
 def bin_centres(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Centres and diagonals of the bins that a feature map's positions cover.
+    """Centres [B, height * width, 2] as (x, y), row-major, and diagonals [B] of a map's bins.
 
-    Args:
-        boxes: [B, 4] crop boxes (x0, y0, x1, y1) in the image, in [0, 1].
-        height, width: the feature map's size.
-
-    Returns:
-        centres [B, height * width, 2] as (x, y), row-major, and diagonals [B].
+    `boxes` are [B, 4] crop boxes (x0, y0, x1, y1) in the image.
     """
     x0, y0, x1, y1 = boxes.unbind(-1)
     bin_width, bin_height = (x1 - x0) / width, (y1 - y0) / height
@@ -39,8 +38,22 @@ def distances(boxes_q: Tensor, boxes_k: Tensor, height: int, width: int) -> Tens
 
 
 @torch.no_grad()
-def positive_mask(
-    boxes_q: Tensor, boxes_k: Tensor, height: int, width: int, radius: float = RADIUS
-) -> Tensor:
+def positive_mask(boxes_q: Tensor, boxes_k: Tensor, height: int, width: int, radius: float = 0.1) -> Tensor:
     """[B, hw, hw] bool: True where query and key position are strictly less than `radius` apart."""
     return distances(boxes_q, boxes_k, height, width) < radius
+
+
+def dense_pair_terms(
+    query: Tensor, key: Tensor, positives: Tensor, forward: Tensor, backward: Tensor
+) -> PairTerms:
+    """`hvc.pretrain.loss.pair_terms` with a mask [B, hw, hw] in place of pairs."""
+    return PairTerms(
+        static=_mean_over_positives(query, key, positives),
+        dynamic=_mean_over_positives(F.normalize(forward, dim=1), F.normalize(backward, dim=1), positives),
+    )
+
+
+def _mean_over_positives(a: Tensor, b: Tensor, positives: Tensor) -> Tensor:
+    products = a.flatten(2).transpose(1, 2) @ b.flatten(2)  # [B, hw, hw]
+    mask = positives.float()  # counted in fp32 at every precision, as the official code does
+    return (products * mask).sum((1, 2)) / (mask.sum((1, 2)) + 1e-6)
