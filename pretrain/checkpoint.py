@@ -1,24 +1,27 @@
 """Contract 2, the checkpoint: a folder that counts only when it is complete.
 
-    checkpoints/
+    checkpoints/                  a folder, or a prefix in a bucket
       step-00000200/
-        COMPLETE                    JSON: version, step, and bytes + sha256 of every other file
-        state.json                  step, EMA step, world size, recipe and its digest, dataset digest
-        model.safetensors           parameters: online network and EMA target, official key names
-        optimizer.safetensors       Adam's state by parameter name, gathered whole
-        buffers-00000.safetensors   BatchNorm buffers and RNG of rank 0 (one file per rank)
-        encoder.safetensors         the online trunk alone, buffers merged over the ranks
-      .step-00000400.1.tmp/         being written (attempt 1); ignored, removed at the next start
+        COMPLETE                  JSON: version, step, bytes + sha256 of every other file; written last
+        state.json                step, EMA step, number of ranks, recipe and its digest, dataset digest
+        model.safetensors         parameters: online network and EMA target, official key names
+        optimizer.safetensors     Adam's state by parameter name, gathered whole
+        buffers.safetensors       BatchNorm buffers and RNG of every rank: `rank-00000/NAME`
+        encoder.safetensors       the online trunk alone, buffers merged over the ranks
 
-All files but the buffers are independent of the number of ranks. No pickle anywhere.
+All files but the buffers are independent of the number of ranks. No pickle anywhere. Version 1, with
+one `buffers-00000.safetensors` per rank, is still read. `checkpoint_saver` writes.
 """
 
+import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,100 +31,235 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hvc.base.errors import HvcError
-from hvc.base.files import read_json
-from hvc.base.storage import sha256_file
+from hvc.base.storage import open_store, sha256_file
+from hvc.base.store import MissingError, StorageError, Store
+from hvc.pretrain.marker import (
+    BUFFERS,
+    CHECKPOINT_VERSION,
+    COMPLETE,
+    ENCODER,
+    STATE,
+    DamagedError,
+    Marker,
+    parse_marker,
+    step_name,
+    step_of,
+)
+from hvc.pretrain.retention import clear_unfinished, local_folder, survey, sync
 
-CHECKPOINT_VERSION = 1
-COMPLETE = "COMPLETE"
-ENCODER = "encoder.safetensors"
-_NAME = re.compile(r"^step-(\d{8,})$")
+__all__ = [
+    "CHECKPOINT_VERSION",
+    "COMPLETE",
+    "ENCODER",
+    "Checkpoint",
+    "CheckpointWriter",
+    "DamagedError",
+    "clear_unfinished",
+    "complete_steps",
+    "merge_buffers",
+    "newest",
+    "open_checkpoint",
+    "prune",
+    "step_name",
+    "sync",
+    "verified",
+]
+
+_RANK = re.compile(r"^rank-(\d{5,})/(.+)$", re.DOTALL)
 _log = logging.getLogger(__name__)
+
+
+class Files:
+    """The files of one checkpoint on this machine, each checked when it is first asked for.
+
+    Those of a bucket are fetched into a temporary folder, which goes with this object.
+    """
+
+    def __init__(self, store: Store, marker: Marker) -> None:
+        self._store, self._marker = store, marker
+        self._checked: dict[str, Path] = {}
+        self._fetched: tempfile.TemporaryDirectory[str] | None = None
+
+    def path(self, name: str) -> Path:
+        """A local file of the right content; DamagedError that names it otherwise."""
+        if name not in self._checked:
+            self._checked[name] = self._check(name)
+        return self._checked[name]
+
+    def _check(self, name: str) -> Path:
+        where, expected = self._store.where(name), self._marker.files.get(name)
+        if expected is None:
+            raise HvcError(f"{self._store.address}: a checkpoint without {name}; use another one")
+        try:
+            size = self._store.size(name)
+            if size != expected.bytes:
+                raise DamagedError(f"{where}: {size} bytes, not {expected.bytes}; use another checkpoint")
+            path = self._local(name)
+            if sha256_file(path) != expected.sha256:
+                raise DamagedError(f"{where}: altered since it was written; use another checkpoint")
+        except MissingError:
+            raise DamagedError(f"{where}: missing; use another checkpoint") from None
+        except OSError as error:
+            raise StorageError(
+                f"cannot read {where}: {error.strerror}; move its folder away to go on from an older one"
+            ) from None
+        return path
+
+    def _local(self, name: str) -> Path:
+        folder = local_folder(self._store)
+        if folder is not None:
+            return folder / name
+        if self._fetched is None:
+            self._fetched = tempfile.TemporaryDirectory(prefix="hvc-checkpoint-")
+        path = Path(self._fetched.name, name)
+        try:
+            with path.open("wb") as file:
+                self._store.fetch(name, file)
+        except OSError as error:
+            raise StorageError(
+                f"cannot copy {self._store.where(name)} to {path}: {error.strerror}; free some space or "
+                "set TMPDIR to another folder"
+            ) from None
+        return path
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint on disk."""
+    """A complete checkpoint; whatever is read from it is what was written, or an error."""
 
-    folder: Path
+    address: str
+    """Folder or `s3://` address."""
     step: int
     sha256: str
     """Of the COMPLETE file, which holds the hashes of all others."""
+    marker: Marker = field(repr=False)
+    files: Files = field(repr=False, compare=False)
 
-    @property
-    def encoder(self) -> Path:
-        """The trunk's file."""
-        return self.folder / ENCODER
-
-    @property
+    @cached_property
     def state(self) -> dict[str, Any]:
         """The contents of state.json."""
-        return json.loads((self.folder / "state.json").read_text())
+        try:
+            state = json.loads(self.path(STATE).read_bytes())
+        except (OSError, ValueError) as error:
+            raise HvcError(f"{self.address}/{STATE}: not readable ({error})") from None
+        return dict(state)
+
+    def path(self, name: str) -> Path:
+        """A file of it, checked, on this machine.
+
+        That of a checkpoint in a bucket is a temporary copy, there as long as this object.
+        """
+        return self.files.path(name)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one file, e.g. `model` or `buffers-00000`."""
-        path = self.folder / f"{name}.safetensors"
+        """The tensors of one file, on the CPU: `model`, `optimizer`, `buffers` or `encoder`."""
+        path = self.path(f"{name}.safetensors")
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise HvcError(f"cannot read {path}: {error}; run again from an older checkpoint") from None
+            raise HvcError(
+                f"cannot read {self.address}/{path.name}: {error}; use another checkpoint"
+            ) from None
+
+    @cached_property
+    def rank_buffers(self) -> list[dict[str, Tensor]]:
+        """Buffers and RNG of every rank that there was."""
+        if self.marker.version == 1:
+            names = sorted(name for name in self.marker.files if name.startswith("buffers-"))
+            return [self.tensors(name.removesuffix(".safetensors")) for name in names]
+        ranks: dict[int, dict[str, Tensor]] = {}
+        for key, value in self.tensors("buffers").items():
+            match = _RANK.match(key)
+            if match:
+                ranks.setdefault(int(match[1]), {})[match[2]] = value
+        if sorted(ranks) != list(range(len(ranks))) or not ranks:
+            raise HvcError(f"{self.address}/{BUFFERS}: holds ranks {sorted(ranks)}; use another checkpoint")
+        return [ranks[rank] for rank in range(len(ranks))]
 
     def buffers(self, rank: int, world_size: int) -> dict[str, Tensor]:
-        """Buffers for a rank: its own, or all ranks' merged where the number of ranks has changed."""
-        if self.state["world_size"] == world_size:
-            return self.tensors(f"buffers-{rank:05d}")
-        return merge_buffers([self.tensors(path.stem) for path in sorted(self.folder.glob("buffers-*"))])
+        """Buffers for a rank: its own and its RNG, or all ranks' merged where their number has changed."""
+        if len(self.rank_buffers) == world_size:
+            return self.rank_buffers[rank]
+        return merge_buffers(self.rank_buffers)
 
-
-def step_name(step: int) -> str:
-    """Folder name of a step's checkpoint."""
-    return f"step-{step:08d}"
-
-
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """A checkpoint folder, its hashes checked; HvcError if it is incomplete or altered."""
-    marker = folder / COMPLETE
-    if not marker.exists():
-        raise HvcError(f"{folder}: not a complete checkpoint (no {COMPLETE} in it)")
-    content = read_json(marker)
-    if content is None or not isinstance(content.get("files"), dict):
-        raise HvcError(f"{marker}: damaged; use another checkpoint")
-    if content["version"] > CHECKPOINT_VERSION:
-        raise HvcError(f"{folder}: checkpoint version {content['version']} is newer than this hvc")
-    for name, expected in content["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            raise HvcError(f"{path}: missing or of the wrong size; use another checkpoint")
-        if sha256_file(path) != expected["sha256"]:
-            raise HvcError(f"{path}: altered since it was written; use another checkpoint")
-    return Checkpoint(folder, int(content["step"]), sha256_file(marker))
-
-
-def complete_steps(root: Path) -> list[int]:
-    """Steps of the folders below `root` that hold a COMPLETE marker, oldest first."""
-    if not root.is_dir():
-        return []
-    names = [(path, _NAME.match(path.name)) for path in root.iterdir()]
-    return sorted(int(match[1]) for path, match in names if match and (path / COMPLETE).exists())
-
-
-def newest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint whose hashes hold; damaged ones are named in the log and passed over."""
-    for step in reversed(complete_steps(root)):
+    def encoder_path(self, folder: Path) -> Path:
+        """The trunk's file: its own on a file system, a copy in `folder` from a bucket."""
+        path = self.path(ENCODER)
+        if not self.address.startswith("s3://"):
+            return path
         try:
-            return open_checkpoint(root / step_name(step))
-        except HvcError as error:
+            return Path(shutil.copyfile(path, folder / ENCODER))
+        except OSError as error:
+            raise HvcError(f"cannot write {folder / ENCODER}: {error.strerror}") from None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a local one."""
+        return Path(self.address)
+
+    @property
+    def encoder(self) -> Path:
+        """The trunk's file on this machine, see `path`."""
+        return self.path(ENCODER)
+
+
+def open_checkpoint(address: str | Path, files: Collection[str] | None = None) -> Checkpoint:
+    """The checkpoint in a folder or at an `s3://` address, complete and unaltered.
+
+    `files` limits what is checked at once to COMPLETE and these; any other is checked when it is read.
+    DamagedError names the file that is missing, altered or of the wrong size. Where the address cannot
+    be read at all it is another HvcError.
+    """
+    store = open_store(address)
+    try:
+        data = store.read(COMPLETE)
+    except MissingError:
+        raise DamagedError(f"{address}: not a complete checkpoint (no {COMPLETE} in it)") from None
+    marker = parse_marker(data, store.where(COMPLETE))
+    said = step_of(store.address.rpartition("/")[2])
+    if said not in (None, marker.step):
+        raise DamagedError(f"{store.where(COMPLETE)}: says step {marker.step}; use another checkpoint")
+    opened = Checkpoint(
+        store.address, marker.step, hashlib.sha256(data).hexdigest(), marker, Files(store, marker)
+    )
+    for name in sorted(marker.files if files is None else files):
+        opened.path(name)
+    return opened
+
+
+def complete_steps(address: str | Path) -> list[int]:
+    """Steps of the folders at the address that hold a COMPLETE marker, oldest first."""
+    return sorted(step for step, files in survey(open_store(address)).items() if COMPLETE in files)
+
+
+def newest(address: str | Path) -> Checkpoint | None:
+    """The newest checkpoint whose hashes hold; damaged ones are named in the log and passed over.
+
+    None where there is no good one. A place that cannot be read is an HvcError: what can't be seen now
+    is not damaged, and to go on from an older one would throw work away.
+    """
+    for step in reversed(complete_steps(address)):
+        try:
+            return open_checkpoint(_place(address, step))
+        except DamagedError as error:
             _log.warning("checkpoint passed over: %s", error)
     return None
 
 
-def verified(root: Path, step: int) -> Checkpoint:
-    """A checkpoint whose hashes another process has checked just now."""
-    folder = root / step_name(step)
-    return Checkpoint(folder, step, sha256_file(folder / COMPLETE))
+def verified(address: str | Path, step: int) -> Checkpoint:
+    """A step's checkpoint of which only COMPLETE is checked now, each other file when it is read."""
+    return open_checkpoint(_place(address, step), files=())
+
+
+def _place(address: str | Path, step: int) -> str:
+    return f"{open_store(address).address}/{step_name(step)}"
 
 
 def merge_buffers(ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """One set of BatchNorm buffers for all ranks' data: mean of means, total variance."""
+    """One set of BatchNorm buffers for all ranks' data: mean of means, total variance.
+
+    Counters (`num_batches_tracked`) take the largest. RNG states belong to a rank and are left out.
+    """
     merged = {}
     for key in (name for name in ranks[0] if not name.startswith("rng/")):
         values = torch.stack([rank[key] for rank in ranks])
@@ -136,7 +274,7 @@ def merge_buffers(ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class CheckpointWriter:
-    """Writes one checkpoint: every rank its part, then rank 0 commits."""
+    """Writes one checkpoint of version 1: every rank its part, then rank 0 commits."""
 
     def __init__(self, root: Path, step: int, attempt: int) -> None:
         self._root, self._step = root, step
@@ -171,7 +309,7 @@ class CheckpointWriter:
                 path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
                 for path in sorted(self.folder.iterdir())
             }
-            content = {"version": CHECKPOINT_VERSION, "step": self._step, "files": files}
+            content = {"version": 1, "step": self._step, "files": files}
             (self.folder / COMPLETE).write_text(json.dumps(content, indent=1))
             sync(self.folder / "state.json")
             sync(self.folder / COMPLETE)
@@ -183,22 +321,7 @@ class CheckpointWriter:
             raise HvcError(
                 f"cannot write {self.folder}: {error}; free some space, then run again"
             ) from None
-        return Checkpoint(final, self._step, sha256_file(final / COMPLETE))
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def clear_unfinished(root: Path) -> None:
-    """Remove what killed attempts left half-written."""
-    for path in root.glob(".step-*.tmp"):
-        shutil.rmtree(path)
+        return verified(self._root, self._step)
 
 
 def prune(root: Path, keep: int) -> None:
