@@ -1,122 +1,225 @@
-"""Pictures of a run: what the network is shown, and how training goes."""
+"""Pictures of a run: pairs of views with their positive points, and features in colours."""
 
-from collections.abc import Mapping, Sequence
-from io import BytesIO
-from typing import Any
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from hvc.pretrain.batch import Batch
-from hvc.pretrain.positives import positive_mask
+from hvc.pretrain.charts import BLUE, FAINT, GREEN, INK, ORANGE, PAPER, PURPLE, RED, SKY, YELLOW
+from hvc.pretrain.curves import curves
+from hvc.pretrain.feature_colours import feature_colours, pixel_colours
+from hvc.pretrain.pairs import find_pairs
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.views import Box
+from hvc.pretrain.violins import weight_violins
 
-_LINES_PER_IMAGE = 24
+__all__ = ["curves", "feature_maps", "positive_pairs", "weight_violins"]
+
+CELL = 256
+"""Side of a picture in a sheet, in pixels."""
+GAP, HEAD, CAPTION = 12, 34, 22
+POINT_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, PAPER)
+VIEW_COLOURS = (SKY, ORANGE)
+"""Frames of view 1 and of view 2."""
+MOST_POINTS = 1000
+"""A large radius makes up to a million pairs; of more than so many, some are drawn."""
+RADIUS = 9
+"""Of a numbered disc."""
+Place = tuple[int, int]
+"""Left and top in a sheet, in pixels."""
+
+
+class Point(NamedTuple):
+    """One point of the image: where its bins' centres lie in the two views, as shares of their sides."""
+
+    first: tuple[float, float]
+    second: tuple[float, float]
 
 
 def positive_pairs(batch: Batch, config: TrainConfig, rows: int = 4) -> Image.Image:
-    """The first images' two views side by side, with lines between positive pairs."""
-    height = width = config.views.size // 8
-    positives = positive_mask(*batch.boxes, height, width, config.loss.radius)
-    rows, views = min(rows, len(positives)), batch.views
-    axes: Any
-    figure, axes = _figure(rows, 2, 2.6)
+    """Where the crops lie, and the two views; a point of the image has one number and colour in both.
+
+    Small dots are all positive pairs, numbered discs some of them that lie far apart. The image itself is
+    not in a batch: it is put together from the views, each in its place.
+    """
+    side = config.views.size // 8
+    views, boxes = batch.views, batch.boxes
+    rows = min(rows, len(boxes[0]))
+    pairs = find_pairs((boxes[0][:rows], boxes[1][:rows]), side, side, config.loss.radius).index
+    sheet, pen = _sheet(3, rows, "positive pairs of two views    (a number is the same point of the image)")
     for row in range(rows):
-        pairs = positives[row].nonzero()
-        for column in range(2):
-            axes[row][column].imshow(views[column][row].numpy())
-            axes[row][column].set_axis_off()
-        axes[row][0].set_title(f"{len(pairs)} positive pairs", fontsize=8)
-        for query, key in _spread(pairs).tolist():
-            _draw_pair(figure, axes[row], divmod(query, width), divmod(key, width))
-    return _to_image(figure)
+        query, key = pairs[1:, pairs[0] == row].tolist()
+        points = [Point(_centre(q, side), _centre(k, side)) for q, k in zip(query, key, strict=True)]
+        count, points = len(points), points[:: -(-len(points) // MOST_POINTS) or 1]
+        pictures = [_picture(view[row]) for view in views]
+        places = [_box(box[row]) for box in boxes]
+        corners = [_corner(column, row) for column in range(3)]
+        sheet.paste(_overview(pictures, places), corners[0])
+        for picture, corner, colour in zip(pictures, corners[1:], VIEW_COLOURS, strict=True):
+            _frame(pen, corner, colour)
+            sheet.paste(picture, corner)
+        _draw_points(sheet, (corners[1], corners[2]), points)
+        words = f"{count:,} positive pairs" if points else "no positive pair, no loss"
+        _write(pen, corners[0], words, INK if points else RED)
+        for number, corner in enumerate(corners[1:], 1):
+            _write(pen, corner, f"view {number}", INK)
+    return sheet
 
 
-def _spread(pairs: torch.Tensor) -> torch.Tensor:
-    if len(pairs) <= _LINES_PER_IMAGE:
-        return pairs
-    return pairs[torch.linspace(0, len(pairs) - 1, _LINES_PER_IMAGE).long()]
+def feature_maps(images: Tensor, features: Tensor, reference: Tensor | None = None) -> Image.Image:
+    """Images above their features, whose three main directions over all positions become colours.
 
-
-def _draw_pair(figure: Any, axes: Any, query: tuple[int, int], key: tuple[int, int]) -> None:
-    from matplotlib.patches import ConnectionPatch
-
-    ends = [(8 * column + 4, 8 * row + 4) for row, column in (query, key)]
-    line = ConnectionPatch(
-        xyA=ends[0],
-        xyB=ends[1],
-        coordsA="data",
-        coordsB="data",
-        axesA=axes[0],
-        axesB=axes[1],
-        color="#ffd166",
-        linewidth=0.7,
-        alpha=0.8,
-    )
-    figure.add_artist(line)
-    for axis, (x, y) in zip(axes, ends, strict=True):
-        axis.plot(x, y, "o", color="#ef476f", markersize=2)
-
-
-def feature_maps(views: torch.Tensor, features: torch.Tensor) -> Image.Image:
-    """Views above their feature maps, whose three main directions over all positions become RGB.
+    Like colours mean like features, in all images of the sheet; grey is the mean of all. Colours are
+    turned to agree with those of `reference`, and these with the images' own, so they stay comparable
+    from sheet to sheet. The untrained trunk's features serve well: every attempt can make them again.
 
     Args:
-        views: uint8 [B, S, S, 3].
-        features: [B, C, h, w] of the same views.
+        images: uint8 [n, S, S, 3].
+        features: [n, C, h, w] of these images, from the trunk as it is now.
+        reference: [n, C', h, w] of the same images, from another network; shown in a row of its own.
     """
-    count, channels, height, width = features.shape
-    rows = features.float().permute(0, 2, 3, 1).reshape(-1, channels)
-    centred = rows - rows.mean(0)
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    colours = centred @ directions[:3].T
-    low, high = colours.quantile(0.01, dim=0), colours.quantile(0.99, dim=0)
-    scaled = ((colours - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    maps = scaled.view(count, height, width, 3).numpy()
-    axes: Any
-    figure, axes = _figure(2, count, 1.9)
-    for column in range(count):
-        axes[0][column].imshow(views[column].numpy())
-        axes[1][column].imshow(maps[column], interpolation="nearest")
-        for row in range(2):
-            axes[row][column].set_axis_off()
-    return _to_image(figure)
+    like = pixel_colours(images, *features.shape[2:])
+    rows = {"images": [_picture(image) for image in images]}
+    if reference is not None:
+        like, _ = feature_colours(reference, like)
+        rows["features of the untrained trunk"] = [_picture(colours) for colours in like]
+    now, share = feature_colours(features, like)
+    shown = f"three main directions, {100 * share:.0f} % of the variance"
+    rows[f"features    ({shown})"] = [_picture(colours) for colours in now]
+    finite = bool(torch.isfinite(features).all())
+    title = (
+        "features in colours    (like colours: like features)"
+        if finite
+        else "features are not finite (black)"
+    )
+    sheet, pen = _sheet(max(len(images), 3), len(rows), title)
+    for row, (name, pictures) in enumerate(rows.items()):
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, _corner(column, row))
+        _write(pen, _corner(0, row), name, INK)
+    return sheet
 
 
-def curves(records: Sequence[Mapping[str, float]]) -> Image.Image:
-    """Loss, agreement terms and speed over the steps of a run."""
-    panels = {
-        "loss": ["train/loss"],
-        "agreement at positive pairs": ["train/static", "train/dynamic"],
-        "images/s": ["perf/images_per_second"],
-    }
-    axes: Any
-    figure, axes = _figure(1, len(panels), 3.4)
-    steps = [record["step"] for record in records]
-    for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
-        for name in names:
-            axis.plot(steps, [record.get(name, np.nan) for record in records], label=name)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
-        if len(names) > 1:
-            axis.legend(fontsize=7)
-    return _to_image(figure)
+def _sheet(columns: int, rows: int, title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    size = (GAP + columns * (CELL + GAP), HEAD + rows * (CAPTION + CELL + GAP))
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, HEAD / 2), title, INK, ImageFont.load_default(17), anchor="lm")
+    return sheet, pen
 
 
-def _figure(rows: int, columns: int, cell: float) -> tuple[Any, Any]:
-    # Figure without pyplot: no global state, no display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(cell * columns, cell * rows), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+def _corner(column: int, row: int) -> tuple[int, int]:
+    """Left and top of a picture in the sheet; its caption is above."""
+    return GAP + column * (CELL + GAP), HEAD + row * (CAPTION + CELL + GAP) + CAPTION
 
 
-def _to_image(figure: Any) -> Image.Image:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], words: str, colour: str) -> None:
+    pen.text(
+        (corner[0], corner[1] - CAPTION / 2 - 1), words, colour, ImageFont.load_default(14), anchor="lm"
+    )
+
+
+def _frame(pen: ImageDraw.ImageDraw, corner: tuple[int, int], colour: str) -> None:
+    left, top = corner
+    pen.rectangle((left - 3, top - 3, left + CELL + 2, top + CELL + 2), colour)
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """uint8 [h, w, 3], or float [h, w, 3] in [0, 1] whose positions stay squares, as one cell."""
+    smooth = pixels.dtype == torch.uint8
+    values = pixels if smooth else (pixels * 255).round().to(torch.uint8)
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return Image.fromarray(values.cpu().numpy()).resize((CELL, CELL), how)
+
+
+def _overview(pictures: Sequence[Image.Image], boxes: Sequence[Box]) -> Image.Image:
+    """The two views in their places of the image, framed; what neither shows is grey."""
+    width, height = _image_size(boxes)
+    canvas = Image.new("RGB", (CELL, CELL), PAPER)
+    left, top = (CELL - width) // 2, (CELL - height) // 2
+    pen = ImageDraw.Draw(canvas)
+    pen.rectangle((left, top, left + width - 1, top + height - 1), FAINT)
+    areas = [abs((x1 - x0) * (y1 - y0)) for x0, y0, x1, y1 in boxes]
+    places = [
+        (
+            left + round(min(x0, x1) * (width - 1)),
+            top + round(min(y0, y1) * (height - 1)),
+            left + round(max(x0, x1) * (width - 1)),
+            top + round(max(y0, y1) * (height - 1)),
+        )
+        for x0, y0, x1, y1 in boxes
+    ]
+    for number in sorted(range(2), key=lambda one: -areas[one]):  # the smaller one on top: it is sharper
+        x0, y0, x1, y1 = places[number]
+        small = pictures[number].resize((x1 - x0 + 1, y1 - y0 + 1), Image.Resampling.LANCZOS)
+        flipped = boxes[number][0] > boxes[number][2]
+        canvas.paste(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else small, (x0, y0))
+    for place, colour in zip(places, VIEW_COLOURS, strict=True):
+        pen.rectangle(place, outline=colour, width=3)
+    return canvas
+
+
+def _image_size(boxes: Sequence[Box]) -> tuple[int, int]:
+    """Width and height to draw an image in; a guess, for a batch knows boxes as shares of its sides only.
+
+    Crops are nearly square on average, so the image is as much wider than high as they are narrower.
+    """
+    ratios = [abs(y1 - y0) / abs(x1 - x0) for x0, y0, x1, y1 in boxes if x0 != x1 and y0 != y1]
+    aspect = min(max(math.prod(ratios) ** (1 / max(len(ratios), 1)), 0.5), 2.0)
+    return (CELL, round(CELL / aspect)) if aspect >= 1 else (round(CELL * aspect), CELL)
+
+
+def _box(box: Tensor) -> Box:
+    x0, y0, x1, y1 = box.tolist()
+    return x0, y0, x1, y1
+
+
+def _centre(position: int, side: int) -> tuple[float, float]:
+    row, column = divmod(position, side)
+    return (column + 0.5) / side, (row + 0.5) / side
+
+
+def _draw_points(sheet: Image.Image, corners: tuple[Place, Place], points: Sequence[Point]) -> None:
+    pen = ImageDraw.Draw(sheet)
+    for point in points:
+        for corner, place in zip(corners, point, strict=True):
+            _disc(pen, _in_cell(corner, place), 2, PAPER)
+    for number, point in enumerate(far_apart(points), 1):
+        for corner, place in zip(corners, point, strict=True):
+            x, y = _in_cell(corner, place)
+            _disc(pen, (x, y), RADIUS, POINT_COLOURS[number - 1])
+            ink = PAPER if number == 1 else INK  # black does not show on the blue one
+            pen.text((x, y), str(number), ink, ImageFont.load_default(13), anchor="mm")
+
+
+def _in_cell(corner: Place, place: tuple[float, float]) -> Place:
+    return corner[0] + round(place[0] * CELL), corner[1] + round(place[1] * CELL)
+
+
+def _disc(pen: ImageDraw.ImageDraw, centre: Place, radius: int, colour: str) -> None:
+    x, y = centre
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), colour, INK)
+
+
+def far_apart(points: Sequence[Point], most: int = len(POINT_COLOURS)) -> list[Point]:
+    """At most so many of the points, no two of whose discs touch in either view; one at least.
+
+    Each next one is the farthest, in the view where it is nearer, from those before it.
+    """
+    chosen = list(points[:1])
+    least = (2 * RADIUS + 2) / CELL
+    while len(chosen) < most:
+        farthest = max(points, key=lambda point: min(map(partial(_apart, point), chosen)), default=None)
+        if farthest is None or min(_apart(farthest, other) for other in chosen) < least:
+            break
+        chosen.append(farthest)
+    return chosen
+
+
+def _apart(one: Point, other: Point) -> float:
+    return min(math.dist(one.first, other.first), math.dist(one.second, other.second))
