@@ -81,6 +81,8 @@ class EvaluateConfig(Config):
     """auto: the first GPU, else the CPU."""
     seed: int = Field(default=42, ge=0, lt=2**63)
     """Weights of `baseline:untrained`."""
+    trust_architecture: bool = False
+    """Import the trunk that a weights file names as `package.module:factory`; that runs its code."""
     experiment: str = "hvc"
     """MLflow experiment for baselines, which have no training run of their own."""
     protocol: Protocol = Field(default_factory=Protocol)
@@ -187,7 +189,7 @@ def _device(config: EvaluateConfig) -> str:
 def _encoder(config: EvaluateConfig, trunk: Trunk, device: str) -> Encoder:
     if trunk.encoder is None:
         return Encoder.untrained(config.seed, device=device)
-    return Encoder.load(trunk.encoder, device)
+    return Encoder.load(trunk.encoder, device, trust_architecture=config.trust_architecture)
 
 
 def _results_folder(config: EvaluateConfig, trunk: Trunk) -> Path:

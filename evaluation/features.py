@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hvc.base.errors import HvcError
-from hvc.pretrain.architecture import Architecture
-from hvc.pretrain.encoder_file import EncoderMetadata, read_encoder
-from hvc.pretrain.trunk import Trunk, initialise
+from hvc.pretrain.architecture import Architecture, is_import_path
+from hvc.pretrain.encoder_file import EncoderMetadata, check_state, read_encoder
+from hvc.pretrain.trunk import Trunk, TrunkModule, initialise, tracking_features
+from hvc.pretrain.trunk_factory import build_trunk
 from hvc.pretrain.views import STATISTICS
 
 IMAGENET_MEAN, IMAGENET_STD = STATISTICS["imagenet"]
@@ -28,27 +29,39 @@ class Extractor(typing.Protocol):
 
 
 class Encoder:
-    """A trunk up to layer3 in eval mode, with the normalisation its file asks for.
+    """A trunk in eval mode, with the normalisation its file asks for.
 
-    layer4 belongs to training only: at test time the official code drops it and compares layer3.
+    A ResNet's features are layer3's, as officially: layer4 belongs to training only. Another trunk's are
+    what its `tracking_features` says, else its output.
     """
 
-    def __init__(self, trunk: Trunk, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, trunk: TrunkModule, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.trunk = trunk.eval().requires_grad_(False)
         like = next(trunk.parameters())
         self._mean = torch.tensor(mean, device=like.device, dtype=like.dtype).view(3, 1, 1)
         self._std = torch.tensor(std, device=like.device, dtype=like.dtype).view(3, 1, 1)
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
-        """Read `encoder.safetensors`; every tensor up to layer3 must be there, layer4 is ignored.
+    def load(
+        cls, path: str | Path, device: str | torch.device = "cpu", *, trust_architecture: bool = False
+    ) -> Self:
+        """Read `encoder.safetensors`; every tensor of the trunk must be there, but layer4 of a ResNet.
 
-        Raises HvcError when the file is missing, damaged, or lacks or adds tensors.
+        Args:
+            path: the file.
+            device: where features are computed.
+            trust_architecture: import the architecture that the file names where it is an import path;
+                that runs code, so it is refused without the user's word.
+
+        Raises HvcError when the file is missing, damaged, lacks or adds tensors, or names code to import.
         """
         state, metadata = read_encoder(Path(path))
-        trunk = Trunk(metadata.architecture, metadata.stride_1_layers, last="layer3")
-        state = {key: value for key, value in state.items() if not key.startswith("layer4.")}
-        _check(state, trunk.state_dict(), Path(path), metadata)
+        if is_import_path(metadata.architecture):
+            trunk = _foreign(Path(path), metadata, trust_architecture)
+        else:
+            state = {key: value for key, value in state.items() if not key.startswith("layer4.")}
+            trunk = Trunk(metadata.architecture, metadata.stride_1_layers, "layer3", metadata.padding)
+        check_state(Path(path), metadata.architecture, state, trunk.state_dict())
         trunk.load_state_dict(state)
         return cls(trunk.to(device), metadata.mean, metadata.std)
 
@@ -60,11 +73,7 @@ class Encoder:
 
         The same seed gives the same weights; the caller's random state is not touched.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            trunk = Trunk(architecture, last="layer3")
-            initialise(trunk)
-        return cls(trunk.to(device), IMAGENET_MEAN, IMAGENET_STD)
+        return cls(untrained_trunk(seed, architecture).to(device), IMAGENET_MEAN, IMAGENET_STD)
 
     @torch.inference_mode()
     def features(self, image: NDArray[np.uint8], input_size: int | None = None) -> Tensor:
@@ -81,7 +90,7 @@ class Encoder:
         if input_size is not None:
             size = scaled_size(image.shape[0], image.shape[1], input_size)
             batch = F.interpolate(batch, size, mode="bilinear", align_corners=True)
-        return F.normalize(self.trunk(batch)[0], dim=0)
+        return F.normalize(tracking_features(self.trunk, batch)[0], dim=0)
 
 
 def scaled_size(height: int, width: int, shorter: int) -> tuple[int, int]:
@@ -90,18 +99,23 @@ def scaled_size(height: int, width: int, shorter: int) -> tuple[int, int]:
     return max(int(scale * height), 1), max(int(scale * width), 1)
 
 
-def _check(
-    state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, metadata: EncoderMetadata
-) -> None:
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    start = f"{path} is not a complete {metadata.architecture} trunk:"
-    if missing:
-        raise HvcError(f"{start} {len(missing)} tensors are missing, e.g. {missing[0]}; export it again")
-    if unknown:
-        raise HvcError(f"{start} it holds {len(unknown)} tensors of something else, e.g. {unknown[0]}")
-    for key, tensor in state.items():
-        if tensor.shape != expected[key].shape:
-            found, wanted = list(tensor.shape), list(expected[key].shape)
-            raise HvcError(f"{start} {key} has shape {found}, expected {wanted}")
-        if not torch.isfinite(tensor).all():
-            raise HvcError(f"{path}: {key} holds NaN or infinity (training diverged); take an earlier step")
+def untrained_trunk(seed: int, architecture: Architecture = "resnet18") -> Trunk:
+    """A freshly initialised ResNet, all layers; a function of the seed that leaves the random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # First without layer4: what tracks with these weights needs none, and must not change with it.
+        front = Trunk(architecture, last="layer3")
+        initialise(front)
+        trunk = Trunk(architecture)
+        initialise(trunk)
+    trunk.load_state_dict(front.state_dict(), strict=False)
+    return trunk
+
+
+def _foreign(path: Path, metadata: EncoderMetadata, trusted: bool) -> TrunkModule:
+    if not trusted:
+        raise HvcError(
+            f"{path} asks to import {metadata.architecture} to build its trunk, which runs that code; if "
+            "you trust it, add trust_architecture=true"
+        )
+    return build_trunk(metadata.architecture)

@@ -1,7 +1,7 @@
 """The trunk: ResNet-18/34/50 in plain torch, key names as torchvision's, strides removable.
 
 HVC trains and tests on feature maps of stride 8: every convolution inside the named layers gets
-stride 1 after construction, weights and padding unchanged.
+stride 1 after construction, weights and padding unchanged. `TrunkModule` is what any other trunk owes.
 """
 
 import math
@@ -10,9 +10,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hvc.pretrain.architecture import LAYERS, Architecture, Layer
+from hvc.pretrain.architecture import LAYERS, STRIDE_1_LAYERS, Architecture, Layer, Padding
 
-_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+"""Residual blocks per layer."""
+
+
+class TrunkModule(nn.Module):
+    """What a trunk is: maps [B, 3, H, W] normalised images to [B, width, ceil(H/8), ceil(W/8)].
+
+    Any module with a `width` that does so is one, inherited from here or not. It may also have
+    `tracking_features(images)`, same strides and any number of channels: what evaluation compares
+    where that is not the output.
+    """
+
+    width: int
+    """Channels of the output."""
+
+
+def tracking_features(trunk: nn.Module, images: Tensor) -> Tensor:
+    """[B, 3, H, W] -> [B, C, ceil(H/8), ceil(W/8)]: the features that label propagation compares."""
+    own = getattr(trunk, "tracking_features", None)
+    features: Tensor = trunk(images) if own is None else own(images)
+    return features
 
 
 class BasicBlock(nn.Module):
@@ -77,20 +97,22 @@ def _shortcut(width_in: int, width_out: int, stride: int) -> nn.Sequential | Non
     return nn.Sequential(conv, nn.BatchNorm2d(width_out))
 
 
-class Trunk(nn.Module):
+class Trunk(TrunkModule):
     """ResNet without pooling and classifier.
 
     Args:
         architecture: resnet18, resnet34 or resnet50.
         stride_1_layers: layers whose convolutions all get stride 1.
         last: the last layer that is built and computed; later layers have no weights at all.
+        padding: how convolutions fill the border; `reflect` in trunks trained by CRW.
     """
 
     def __init__(
         self,
         architecture: Architecture = "resnet18",
-        stride_1_layers: Sequence[Layer] = ("layer3", "layer4"),
+        stride_1_layers: Sequence[Layer] = STRIDE_1_LAYERS,
         last: Layer = "layer4",
+        padding: Padding = "zeros",
     ) -> None:
         super().__init__()
         self.architecture, self.last = architecture, last
@@ -106,17 +128,26 @@ class Trunk(nn.Module):
             width, stride = 64 << number, 1 if number == 0 else 2
             blocks = [block(width_in, width, stride)]
             width_in = width * block.expansion
-            blocks += [block(width_in, width, 1) for _ in range(_BLOCKS[architecture][number] - 1)]
+            blocks += [block(width_in, width, 1) for _ in range(BLOCKS[architecture][number] - 1)]
             self.add_module(name, nn.Sequential(*blocks))
         self.width = width_in
         for name in self.stride_1_layers:
             if name in self._modules:
                 _remove_strides(self.get_submodule(name))
+        if padding != "zeros":
+            _set_padding(self, padding)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] normalised images -> [B, width, ceil(H/8), ceil(W/8)] (with HVC's strides)."""
+        return self._up_to(self.last, images)
+
+    def tracking_features(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> layer3, as official: layer4 belongs to training only."""
+        return self._up_to(min(self.last, "layer3"), images)
+
+    def _up_to(self, last: Layer, images: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        for name in LAYERS[: LAYERS.index(self.last) + 1]:
+        for name in LAYERS[: LAYERS.index(last) + 1]:
             x = self.get_submodule(name)(x)
         return x
 
@@ -127,9 +158,20 @@ def _remove_strides(layer: nn.Module) -> None:
             module.stride = (1, 1)
 
 
+def _set_padding(trunk: nn.Module, padding: Padding) -> None:
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d) and module.padding != (0, 0):
+            module.padding_mode = padding
+
+
 @torch.no_grad()
-def initialise(trunk: Trunk) -> None:
-    """He initialisation by fan-out; the norm that closes each residual branch starts at 0."""
+def initialise(trunk: nn.Module) -> None:
+    """The official initialisation of a ResNet trunk, whatever it held before.
+
+    Convolutions: normal, mean 0, variance 2 / (kernel area x output channels) (He, by fan-out). Norms:
+    weight 1, bias 0; but the norm that closes each residual branch starts at weight 0, so that every
+    block begins as its shortcut.
+    """
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
