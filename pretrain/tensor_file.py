@@ -40,6 +40,11 @@ class FileNote(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+def note_of(data: bytes) -> FileNote:
+    """The note of a file that holds `data`."""
+    return FileNote(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FileNote:
     """Write tensors of the CPU, flushed to the disk; StorageError names the file when that fails.
 
@@ -70,7 +75,7 @@ def _pieces(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Itera
     yield head
     for tensor in tensors.values():
         # One after the other: a channels-last weight is put in order here, and let go of again.
-        raw = memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
         for at in range(0, len(raw), _PIECE):
             yield raw[at : at + _PIECE]
 

@@ -1,0 +1,278 @@
+"""Checkpoints are written beside the training, by one thread of rank 0, one at a time.
+
+A write that fails costs that checkpoint, not the run: the last good one stays, and the next interval
+tries again. Only so many failures in a row end the run.
+"""
+
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hvc.base.errors import HvcError
+from hvc.base.storage import open_store
+from hvc.base.store import StorageError, Store
+from hvc.pretrain.checkpoint import Checkpoint, Files
+from hvc.pretrain.encoder_file import _KEY as ENCODER_KEY
+from hvc.pretrain.encoder_file import EncoderMetadata
+from hvc.pretrain.marker import (
+    BUFFERS,
+    CHECKPOINT_VERSION,
+    COMPLETE,
+    ENCODER,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    Marker,
+    step_name,
+)
+from hvc.pretrain.recipe import CheckpointConfig
+from hvc.pretrain.retention import local_folder, prune, remove, sync
+from hvc.pretrain.tensor_file import FileNote, note_of, write_tensors
+
+LAST_PAUSES = (1.0, 5.0)
+"""Seconds before each further attempt to write the last checkpoint of a run."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All of a run at the end of a step, on the CPU; nobody writes to these tensors any more."""
+
+    step: int
+    model: dict[str, Tensor]
+    """Parameters of the online and the target network."""
+    optimizer: dict[str, Tensor]
+    buffers: list[dict[str, Tensor]]
+    """Of each rank: BatchNorm's buffers and, as `rng/NAME`, its generators."""
+    encoder: dict[str, Tensor] | Callable[[], dict[str, Tensor]]
+    """The trunk's state dict, or what makes it (called in the writing thread)."""
+    metadata: EncoderMetadata
+    state: dict[str, Any]
+    """What goes into state.json."""
+
+
+def write_checkpoint(store: Store, snapshot: Snapshot) -> Checkpoint:
+    """Write one checkpoint; StorageError names the file that could not be written.
+
+    One of the same step goes first: training only reaches a step again from an older checkpoint, so
+    a good one is there meanwhile.
+    """
+    name, state = step_name(snapshot.step), json.dumps(snapshot.state, indent=1).encode()
+    remove(store, snapshot.step)
+    notes: dict[str, FileNote] = {}
+    with _scratch(store, name) as folder:
+        for file, tensors, metadata in _tensor_files(snapshot):
+            path = folder / f".{file}.tmp"
+            notes[file] = write_tensors(path, tensors, metadata)
+            store.upload(f"{name}/{file}", path, notes[file].sha256)
+    store.write(f"{name}/{STATE}", state)
+    notes[STATE] = note_of(state)
+    marker = Marker(version=CHECKPOINT_VERSION, step=snapshot.step, files=notes)
+    root = local_folder(store)
+    if root is not None:  # a power cut must not leave COMPLETE without what it speaks of
+        sync(root / name)
+    data = marker.to_bytes()
+    store.write(f"{name}/{COMPLETE}", data)
+    if root is not None:
+        sync(root / name)
+        sync(root)
+    place = open_store(f"{store.address}/{name}")
+    return Checkpoint(place.address, snapshot.step, note_of(data).sha256, marker, Files(place, marker))
+
+
+def _tensor_files(snapshot: Snapshot) -> Iterator[tuple[str, dict[str, Tensor], dict[str, str]]]:
+    yield MODEL, snapshot.model, {}
+    yield OPTIMIZER, snapshot.optimizer, {}
+    ranks = enumerate(snapshot.buffers)
+    yield BUFFERS, {f"rank-{n:05d}/{key}": value for n, own in ranks for key, value in own.items()}, {}
+    trunk = snapshot.encoder() if callable(snapshot.encoder) else snapshot.encoder
+    yield ENCODER, trunk, {ENCODER_KEY: snapshot.metadata.model_dump_json(), "format": "pt"}
+
+
+@contextmanager
+def _scratch(store: Store, name: str) -> Iterator[Path]:
+    """Where files are made: the checkpoint's own folder, so that no disk is crossed, or a temporary one."""
+    root = local_folder(store)
+    if root is None:
+        with tempfile.TemporaryDirectory(prefix="hvc-checkpoint-") as folder:
+            yield Path(folder)
+        return
+    try:
+        (root / name).mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {root / name}: {error.strerror}") from None
+    yield root / name
+
+
+class Saver:
+    """Rank 0's writer of checkpoints.
+
+    `with Saver(...) as saver:` waits at the end, whatever happened, for a checkpoint that is on its way.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        config: CheckpointConfig,
+        *,
+        pinned: Callable[[], set[int] | None],
+        committed: Callable[[Checkpoint], None],
+    ) -> None:
+        """Nothing is written or asked for yet.
+
+        Args:
+            address: Folder or `s3://bucket/prefix`.
+            config: How many to keep, how many failures to bear.
+            pinned: The steps that aliases point to; None: not known now, so nothing is deleted.
+            committed: Told of each checkpoint once it counts. Both are called in the writing thread,
+                and what they raise is only logged.
+        """
+        self._store, self._config = open_store(address), config
+        self._pinned, self._committed = pinned, committed
+        self._thread: threading.Thread | None = None
+        self._failed: Snapshot | None = None
+        self._reason: Exception | None = None
+        self._defect: BaseException | None = None
+        self._keeps_all = False
+        self.last: Checkpoint | None = None
+        """The last one that was written."""
+        self.failures = 0
+        """In a row, up to now."""
+        self.seconds = 0.0
+        """That the last write took, whether it failed or not."""
+        self.waited = 0.0
+        """Seconds that the last `save` waited for the one before."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write, and return; first wait for the one before.
+
+        HvcError once `max_failures` in a row could not be written.
+        """
+        start = time.monotonic()
+        self._join()
+        self.waited = time.monotonic() - start
+        self.check()
+        self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what `save` would raise; costs nothing."""
+        if self._defect is not None:
+            raise self._defect
+        if self.failures >= self._config.max_failures:
+            raise self._given_up()
+
+    def finish(self) -> Checkpoint | None:
+        """Wait for what is on its way; the last checkpoint, or None where none was asked for.
+
+        If the last one failed it is tried again, then it is an HvcError.
+        """
+        self._join()
+        for pause in LAST_PAUSES:
+            if self._defect is not None or self._failed is None:
+                break
+            time.sleep(pause)
+            self._run(self._failed)
+        if self._defect is not None:
+            raise self._defect
+        if self._failed is not None:
+            raise self._given_up()
+        return self.last
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._join()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, snapshot: Snapshot) -> None:
+        try:
+            done = self._write(snapshot)
+            if done is not None:
+                self._tell(done)
+                self._prune(done.step)
+        except BaseException as error:  # noqa: BLE001 (a defect of ours: raised in the training's thread)
+            self._defect = error
+
+    def _write(self, snapshot: Snapshot) -> Checkpoint | None:
+        start = time.monotonic()
+        try:
+            done = write_checkpoint(self._store, snapshot)
+        except (HvcError, OSError) as error:  # OSError: of the temporary folder
+            self._failed, self._reason = snapshot, error
+            self.failures += 1
+            _log.warning(
+                "checkpoint %d not written (failure %d in a row, %d end the run): %s; training goes on, %s",
+                snapshot.step,
+                self.failures,
+                self._config.max_failures,
+                error,
+                self._last_good(),
+            )
+            self._clean_up(snapshot.step)
+            return None
+        finally:
+            self.seconds = time.monotonic() - start
+        self.last, self._failed, self._reason, self.failures = done, None, None, 0
+        _log.info("checkpoint %s", done.address)
+        return done
+
+    def _clean_up(self, step: int) -> None:
+        # In a bucket the next success does it: now that would only wait for the same server again.
+        if local_folder(self._store) is None:
+            return
+        try:
+            remove(self._store, step)
+        except HvcError as error:
+            _log.warning("what was written of checkpoint %d stays for now: %s", step, error)
+
+    def _tell(self, done: Checkpoint) -> None:
+        try:
+            self._committed(done)
+        except Exception as error:  # noqa: BLE001 (the checkpoint is there, whatever is wrong with this)
+            _log.warning("%s is written, but it could not be recorded: %s", done.address, error)
+
+    def _prune(self, newest: int) -> None:
+        pinned = self._ask_pinned()
+        if pinned is None:
+            return
+        keep, every = self._config.keep, self._config.keep_every
+        try:
+            prune(self._store, newest, keep=keep, keep_every=every, pinned=pinned)
+        except HvcError as error:
+            _log.warning("older checkpoints stay for now: %s", error)
+
+    def _ask_pinned(self) -> set[int] | None:
+        why = "which ones have an alias is not known"
+        try:
+            pinned = self._pinned()
+        except Exception as error:  # noqa: BLE001 (as above)
+            pinned, why = None, str(error)
+        if pinned is None and not self._keeps_all:
+            _log.warning("older checkpoints stay for now: %s", why)
+        self._keeps_all = pinned is None
+        return pinned
+
+    def _given_up(self) -> HvcError:
+        count = f"{self.failures} checkpoint{'s' if self.failures > 1 else ''}"
+        return HvcError(
+            f"{count} in a row could not be written: {self._reason}; {self._last_good()}. Make writing "
+            "possible or choose another checkpoint.address, then run the same command again"
+        )
+
+    def _last_good(self) -> str:
+        return f"the last good one is {self.last.address}" if self.last else "earlier ones are untouched"
