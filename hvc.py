@@ -61,6 +61,7 @@ TrackingUri = Annotated[
 ]
 Cluster = Annotated[Path, typer.Option("--cluster", help="Cluster profile (YAML), see configs/clusters.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the sbatch text; submit nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 
 Places = Annotated[
     list[str],
@@ -299,6 +300,92 @@ def evaluate(
     """
     config = _evaluate_config(checkpoint, benchmark, data, overrides, tracking_uri, output)
     _finish(_run_stage("evaluate", config), as_json)
+
+
+@app.command("import", short_help="Other people's trunk into a file that hvc reads.")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights: .pth, .pth.tar, .safetensors ...")],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="OUTPUT", help="A .safetensors  [default: FILE's name with this ending, beside it]"
+        ),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a trunk by its names: official HVC, MoCo, CRW, torchvision's ResNet-18/34/50, or our own.
+
+    No code of the file is run. A tensor that is missing, unknown or misshapen is an error; heads,
+    classifier and optimiser are left out and counted. `hvc evaluate OUTPUT ...` takes the result.
+    """
+    from hvc.pretrain.export import export, import_destination, need_destination
+    from hvc.pretrain.official_weights import read_weights
+
+    destination = output or import_destination(file)
+    need_destination(destination, force, (".safetensors",))
+    found = read_weights(file)
+    written = export(found.state, found.metadata, destination, force=force)
+    _show(written | found.report(), as_json)
+
+
+@app.command("export", short_help="The trunk of a checkpoint into one file, for others.")
+def export_(
+    checkpoint: Checkpoint,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="FILE.safetensors (ours), or FILE.pth (the official code's layout)."
+        ),
+    ],
+    seed: Annotated[int, typer.Option(help="Weights of baseline:untrained.", min=0)] = 42,
+    tracking_uri: TrackingUri = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the trunk of a checkpoint, whole or not at all; the .safetensors says how to use it.
+
+    A .pth is what the official inference code loads: a plain state dict, layer4 and buffers included.
+    """
+    from hvc.evaluation.weights import weights_of
+    from hvc.pretrain.export import export, need_destination
+
+    need_destination(file, force)
+    state, metadata = weights_of(checkpoint, tracking_uri, seed)
+    _show(export(state, metadata, file, force=force), as_json)
+
+
+@app.command(short_help="List training runs: state, step, speed, scores.")
+def runs(
+    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "hvc",
+    tracking_uri: TrackingUri = None,
+    limit: Annotated[int, typer.Option(help="So many of the newest runs.", min=1)] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="The runs of all experiments.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, those begun last first: state, step, loss, images/s, best scores, newest checkpoint.
+
+    A run of which nothing was heard for long is called silent: its process was killed, or cannot reach
+    MLflow. Start it again and it goes on; `hvc sync` sends what a dead server missed.
+    """
+    import time
+
+    from rich.console import Console
+
+    from hvc.pretrain.mlflow_client import default_uri
+    from hvc.pretrain.runs import list_runs, open_tracking
+    from hvc.pretrain.runs_text import WIDTH, print_runs
+
+    uri = tracking_uri or default_uri(Path("outputs"))
+    now = time.time()
+    rows = list_runs(open_tracking(uri), uri, None if everything else experiment, limit, now)
+    if as_json:
+        typer.echo(json.dumps({"runs": [row.values() for row in rows]}, indent=1))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    print_runs(rows, now, uri, console, experiments=everything)
 
 
 @submit_app.command("shard")

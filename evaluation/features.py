@@ -100,7 +100,7 @@ def scaled_size(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 
 def untrained_trunk(seed: int, architecture: Architecture = "resnet18") -> Trunk:
-    """A freshly initialised ResNet, all layers; a function of the seed that leaves the random state alone."""
+    """A freshly initialised ResNet, all layers: the seed decides it, the random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # First without layer4: what tracks with these weights needs none, and must not change with it.

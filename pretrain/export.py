@@ -51,8 +51,19 @@ def need_destination(path: Path, force: bool, formats: tuple[str, ...] = FORMATS
         raise UsageError(f"{path} exists; --force replaces it")
 
 
+def import_destination(path: Path) -> Path:
+    """Where an imported file goes by default: `moco.pth.tar` becomes `moco.safetensors` beside it."""
+    name = path.name
+    for ending in (".tar", ".pth", ".pt", ".bin", ".ckpt", ".safetensors"):
+        name = name.removesuffix(ending)
+    destination = path.with_name(f"{name}.safetensors")
+    if destination == path:
+        raise UsageError(f"{path} would be replaced by what is read from it; name an OUTPUT")
+    return destination
+
+
 def _refuse_untold(path: Path, metadata: EncoderMetadata) -> None:
-    """The official layout is tensors alone: its reader takes a plain ResNet, strides 1, ImageNet's statistics."""
+    """The official layout is tensors alone; its reader assumes the rest."""
     if is_import_path(metadata.architecture):
         raise UsageError(
             f"{path}: the official code knows ResNets only, not {metadata.architecture}; write .safetensors"

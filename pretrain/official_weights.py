@@ -63,7 +63,7 @@ class Imported(NamedTuple):
     dropped: dict[str, int]
     """What was left out -> number of tensors; entries beside the state dict count as 0."""
     added: int
-    """BatchNorm counters that the file lacks (torch < 0.4.1 had none), set to 0; nothing here reads them."""
+    """BatchNorm counters that the file lacks, set to 0; old PyTorch had none, and nothing reads them."""
 
     def report(self) -> dict[str, Any]:
         """For people and machines."""
@@ -179,12 +179,11 @@ def _architecture(path: Path, trunk: dict[str, Tensor]) -> ResNet:
     for name in names:
         if blocks[:3] == BLOCKS[name][:3] and blocks[3] in (0, BLOCKS[name][3]):
             return name
-    # Not named by its blocks: the nearest, so that what is missing or unknown can be said by key.
     if 0 in blocks[:3] or "conv1.weight" not in trunk:
         known = ", ".join(f"`{item.prefix}`" for item in LAYOUTS if item.prefix)
         raise HvcError(
-            f"{path}: no ResNet in it: looked for conv1.weight and layer1 to layer3, plain or after {known}; "
-            f"found e.g. {', '.join(sorted(trunk)[:5])}"
+            f"{path}: no ResNet in it: looked for conv1.weight and layer1 to layer3, plain or after "
+            f"{known}; found e.g. {', '.join(sorted(trunk)[:5])}"
         )
     kind = "bottleneck" if bottleneck else "basic"
     raise HvcError(
