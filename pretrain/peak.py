@@ -73,7 +73,7 @@ def _convolutions_use_tf32() -> bool:
     convolutions = getattr(torch.backends.cudnn, "conv", None)
     if convolutions is None:  # PyTorch before 2.9
         return bool(torch.backends.cudnn.allow_tf32)
-    return bool(convolutions.fp32_precision != "ieee")
+    return bool(convolutions.fp32_precision == "tf32")
 
 
 def _of(peak: _Peak, precision: Precision, tf32_allowed: bool) -> float | None:
