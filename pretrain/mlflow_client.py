@@ -4,12 +4,13 @@ import logging
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 
 _CLIENT_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default waits minutes for a dead server
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # who must get through tries again, and knows how long
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -22,22 +23,27 @@ def default_uri(folder: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute()}/mlflow.db"
 
 
-def connect(uri: str) -> Any:
-    """An MlflowClient that gives up soon; HvcError when the server or database does not answer."""
+def client_of(uri: str) -> Any:
+    """An MlflowClient that gives up soon; nothing is asked yet. The first one takes 2 s of imports."""
     for key, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(key, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return mlflow.MlflowClient(uri)
+
+
+def connect(uri: str) -> Any:
+    """An MlflowClient that gives up soon; HvcError when the server or database does not answer."""
     try:
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        client = mlflow.MlflowClient(uri)
+        client = client_of(uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
         raise HvcError(
-            f"MLflow at {public(uri)} does not answer: {first_line(error).replace(uri, public(uri))}\n"
+            f"MLflow at {public(uri)} does not answer: {shown(error, uri)}\n"
             "Start the server, correct tracking.uri (or MLFLOW_TRACKING_URI), or leave both out to "
             "record into a local mlflow.db."
         ) from None
@@ -47,6 +53,24 @@ def connect(uri: str) -> Any:
 def first_line(error: BaseException) -> str:
     """An exception in one short line."""
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def shown(error: BaseException, uri: str) -> str:
+    """An exception in one short line, without the user and password that `uri` may hold."""
+    text = first_line(error).replace(uri, public(uri))
+    user, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return text.replace(user + at, "") if at else text
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server understood and will never take it; anything else may work when tried again."""
+    code = getattr(error, "error_code", "")
+    return code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether the server says that what was asked for is not there."""
+    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 def experiment_id(client: Any, name: str, uri: str) -> str:

@@ -1,18 +1,14 @@
-"""What MLflow is told of a run, and how checkpoints are found again.
+"""What is recorded of a run: into the journal of the output folder, and from there to MLflow.
 
-Metrics go to `metrics.jsonl` in the output folder first and to MLflow from a thread of its own, so a
-slow or dead server costs no training step. Rank 0 only.
+One thread brings the journal to the server, so a slow or dead one costs no training step. Rank 0 only.
 """
 
-import getpass
-import json
 import logging
-import queue
+import re
 import threading
 import time
-from collections import Counter
+import uuid
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,229 +16,268 @@ from PIL import Image
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
-from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance
+from hvc.pretrain.attempt import attempt_line, code_drift
 from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
-from hvc.pretrain.dataset import SourceData, TrainingData
-from hvc.pretrain.journal import Journal
-from hvc.pretrain.mlflow_client import connect, default_uri, experiment_id, first_line
+from hvc.pretrain.dataset import TrainingData
+from hvc.pretrain.journal import JOURNAL, JOURNAL_VERSION, Journal, metric_records
+from hvc.pretrain.journal_state import JournalState
+from hvc.pretrain.mlflow_client import client_of, default_uri, shown
+from hvc.pretrain.outbox import address_of, keep_encoder
+from hvc.pretrain.picture_worker import PictureWorker
+from hvc.pretrain.posts import RECORDS
+from hvc.pretrain.provenance_facts import all_facts
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.registry import NEWEST_ALIAS, aliased_steps
+from hvc.pretrain.run_note import NOTE, RunNote
+from hvc.pretrain.sender import Sender
 
-NEWEST_ALIAS = "newest"
-"""The alias that training moves. MLflow reserves `latest`, which `models:/NAME@latest` still means."""
-FINISH_SECONDS = 120.0
-NOTE = "run.json"
-"""In the output folder: which run it belongs to."""
-RECORDS = "checkpoints"
-"""Artifact folder of a run that holds one small JSON record per checkpoint."""
-_STATUS = {Outcome.DONE: "FINISHED", Outcome.STOPPED: "SCHEDULED"}
+__all__ = ["NEWEST_ALIAS", "NOTE", "RECORDS", "Tracker", "settle"]
+
+FINISH_SECONDS = {Outcome.DONE: 30.0, Outcome.STOPPED: 5.0, None: 5.0}
+"""How long the end of an attempt may wait for MLflow, by outcome (None: it failed)."""
+ASK_SECONDS = 3.0
+"""How long a checkpoint may wait for the word on aliases."""
+_STATUS = {Outcome.DONE: "FINISHED", Outcome.STOPPED: "SCHEDULED", None: "FAILED"}
 _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """One MLflow run, the same one over all attempts that share an output folder.
+    """One MLflow run, the same one over all attempts: by the output folder, or by the checkpoint."""
 
-    Whatever is told here waits in a queue, so training never waits for a server.
-    """
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        provenance: Provenance,
+        *,
+        resumed: dict[str, Any] | None = None,
+        facts: dict[str, str] | None = None,
+        new_attempt: bool = True,
+    ) -> None:
+        """Open the journal and begin an attempt; no server is asked for anything in here.
 
-    def __init__(self, config: TrainConfig, data: TrainingData, provenance: Provenance) -> None:
+        Args:
+            resumed: `state()` as the checkpoint has it that training goes on from.
+            facts: More to tell of this attempt, e.g. the GPUs of all nodes; become tags of the run.
+            new_attempt: False adds to what the last attempt recorded.
+
+        Raises HvcError when the journal cannot be opened.
+        """
+        resumed = resumed or {}
         self._config, self._folder = config, config.folder
         self.uri = config.tracking.uri or default_uri(self._folder.parent)
-        self._client = connect(self.uri)
-        self.journal = Journal(self._folder / "metrics.jsonl")
-        try:
-            self.run_id = self._find_run() or self._create_run(data)
-            self._client.update_run(self.run_id, status="RUNNING")
-            for key, value in {"attempt": str(provenance.attempt), **provenance.labels}.items():
-                self._client.set_tag(self.run_id, f"hvc.{key}", value)
-        except Exception as error:  # noqa: BLE001 - see connect
-            raise HvcError(
-                f"cannot open a run in experiment {config.tracking.experiment!r} at {public(self.uri)}: "
-                f"{first_line(error)}"
-            ) from None
-        self._queue: queue.Queue[tuple[str, Callable[[], object]] | None] = queue.Queue()
-        self._lost: Counter[str] = Counter()
-        self._thread = threading.Thread(target=self._push, name="mlflow", daemon=True)
-        self._thread.start()
+        self.seconds = 0.0
+        """Time that the thread which trains has spent in here."""
+        self.journal = Journal(self._folder / JOURNAL)
+        self._known = JournalState.of(self.journal.path)
+        self._lock = threading.Lock()
+        self._sender = Sender(self._folder, self.uri)
+        self._pictures = PictureWorker(self._on_picture)
+        self._asking: threading.Thread | None = None
+        self._note = self._find_note(resumed)
+        self._note.write(self._folder)
+        numbers = [attempt["number"] for attempt in self._known.attempts]
+        self._attempt = max([*numbers, int(resumed.get("attempt") or 0)])
+        if new_attempt or not numbers:
+            self._begin_attempt(data, provenance, all_facts() | (facts or {}))
+        self._sender.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run; None until the server has made it."""
+        return self._sender.run_id or self._note.run_id
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that the run goes on even where the output folder is lost."""
+        return {
+            "run_key": self._note.run_key,
+            "run_id": self.run_id,
+            "tracking_uri": public(self.uri),
+            "attempt": self._attempt,
+        }
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Record metrics of a step: on disk now, at MLflow soon."""
-        self.journal.append(step, values)
-        now = int(time.time() * 1000)
-        self._queue.put(("metric records", lambda: self._send_metrics(step, values, now)))
+        """Record values of a step, those that are not recorded for it (or a later one) already."""
+        begin = time.perf_counter()
+        fresh = self._known.fresh(step, values)
+        if fresh:
+            self._add("metrics", step=step, values=fresh)
+        self.seconds += time.perf_counter() - begin
 
-    def picture(self, name: str, image: Image.Image) -> None:
-        """Store a picture as `pictures/NAME.png`."""
-        file = f"pictures/{name}.png"
-        self._queue.put(
-            ("pictures", lambda: self._client.log_image(self.run_id, image, artifact_file=file))
-        )
+    def picture(
+        self, name: str, step: int | Image.Image, render: Callable[[], Image.Image] | None = None
+    ) -> None:
+        """Have a picture drawn, in another thread, as `pictures/NAME-STEP.png`, and kept in the run.
 
-    def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Record a complete checkpoint: address, hash, step; register it and move the alias."""
-        self._queue.put(("checkpoint records", lambda: self._record(checkpoint)))
+        Nobody may change any more what `render` needs.
+        """
+        begin = time.perf_counter()
+        if isinstance(step, Image.Image):  # today's form, until train.py has moved over
+            image, step = step, max(self._known.last_step.values(), default=0)
+            render = lambda: image  # noqa: E731
+        assert render is not None
+        file = f"pictures/{name}-{step:08d}.png"
+        if file not in self._known.files:
+            self._pictures.draw(name, step, self._folder / file, render)
+        self.seconds += time.perf_counter() - begin
+
+    def checkpoint(self, checkpoint: Checkpoint, *, last: bool = False) -> None:
+        """Record a complete checkpoint, once: address, hash, step, and its trunk where that is wanted."""
+        step, tracking = checkpoint.step, self._config.tracking
+        if (step, checkpoint.sha256) not in self._known.checkpoints:
+            if tracking.upload_encoder == "all":
+                self._keep_encoder(checkpoint, step_name(step), f"encoder/{step_name(step)}")
+            record = {
+                "version": 1,
+                "step": step,
+                "address": address_of(checkpoint),
+                "sha256": checkpoint.sha256,
+                "method": self._config.method_digest(),
+            }
+            self._add("checkpoint", record=record, model=tracking.model)
+        if last and tracking.upload_encoder != "none":
+            self._keep_encoder(checkpoint, f"{step_name(step)}-last", "encoder")
+        self.journal.sync()
+
+    def pinned_steps(self) -> set[int] | None:
+        """Steps of this run's checkpoints that an alias points to; None if that cannot be found out now.
+
+        Waits at most ASK_SECONDS.
+        """
+        if self._asking is not None and self._asking.is_alive():
+            return None  # the last question is still open
+        run_id = self.run_id
+        if run_id is None:
+            return set()  # no server knows the run, so none has an alias for it
+        found: list[set[int]] = []
+
+        def ask() -> None:
+            try:
+                found.append(aliased_steps(client_of(self.uri), self._config.tracking.model, run_id))
+            except Exception as error:  # noqa: BLE001 - MLflow raises anything
+                _log.debug("aliases not known: %s", shown(error, self.uri))
+
+        self._asking = threading.Thread(target=ask, name="aliases", daemon=True)
+        self._asking.start()
+        self._asking.join(ASK_SECONDS)
+        return found[0] if found else None
+
+    def records(self) -> list[dict[str, float]]:
+        """The metrics so far, by step: `step`, `time` (s since 1970) and all values."""
+        return metric_records(self.journal.path)
+
+    def finish(self, outcome: Outcome | None) -> None:
+        """End the attempt (None: it failed), wait a little for MLflow, warn of what has to wait longer."""
+        deadline = time.monotonic() + FINISH_SECONDS[outcome]
+        undrawn = self._pictures.finish(FINISH_SECONDS[outcome])
+        if undrawn:
+            _log.warning("%d pictures were not drawn in time", undrawn)
+        status = _STATUS[outcome]
+        if self._known.status != status:
+            self._add("state", status=status, outcome=str(outcome or "failed"), attempt=self._attempt)
+        self.journal.sync()
+        sent = self._sender.finish(max(0.0, deadline - time.monotonic()))
+        if self.journal.waiting:
+            _log.warning("%d records are lost: no room for %s", self.journal.waiting, self.journal.path)
+        if not sent:
+            _log.warning(
+                "%d records wait for MLflow at %s; `hvc sync %s` sends them, or the next start of this run",
+                self._sender.waiting(),
+                public(self.uri),
+                self._folder,
+            )
+
+    # Today's forms, until train.py has moved over.
 
     def encoder(self, path: Path) -> None:
         """Store the final trunk as an artifact of the run."""
-        self._queue.put(("trunks", lambda: self._client.log_artifact(self.run_id, str(path), "encoder")))
+        self._add_file("artifact", path, "encoder")
 
     def repair(self, root: Path) -> None:
-        """Record the complete checkpoints below `root` that the run lacks.
-
-        A kill between a checkpoint and its record, or a server that was away, leaves such ones.
-        """
-        known = {Path(item.path).stem for item in self._client.list_artifacts(self.run_id, RECORDS)}
+        """Record the complete checkpoints below `root` that a kill kept from the journal."""
         for step in complete_steps(root):
-            if step_name(step) not in known:
-                self.checkpoint(verified(root, step))
+            self.checkpoint(verified(root, step))
 
-    def finish(self, outcome: Outcome | None) -> None:
-        """Send what is queued and close the run; None means it failed."""
-        self._queue.put(("final states", lambda: self._close(outcome)))
-        self._queue.put(None)
-        self._thread.join(timeout=FINISH_SECONDS)
-        waiting = self._thread.is_alive()
-        if self._lost or waiting:
-            lost = ", ".join(f"{count} {what}" for what, count in self._lost.items())
+    def _find_note(self, resumed: dict[str, Any]) -> RunNote:
+        """Which run this is: by the journal, else by the note, else by the checkpoint, else a new one."""
+        experiment, place = self._config.tracking.experiment, public(self.uri)
+        note = RunNote.read(self._folder)
+        if self._known.header is None:
+            key = (note.run_key if note else "") or _valid_key(resumed.get("run_key")) or uuid.uuid4().hex
+            # With a run but no journal, the run's beginning was in one that is not here any more.
+            adopted = bool((note and note.run_id) or resumed.get("run_key") or resumed.get("run_id"))
+            self._add("journal", version=JOURNAL_VERSION, run_key=key, adopted=adopted)
+        key = str((self._known.header or {})["run_key"])
+        if note is None:
+            told = resumed.get("tracking_uri") in (None, place)
+            run_id = str(resumed["run_id"]) if told and resumed.get("run_id") else None
+            return RunNote(place, experiment, key, run_id)
+        found = note.at(self.uri, experiment, key)
+        if note.tracking_uri != place:
             _log.warning(
-                "did not reach MLflow: %s; metrics are in %s, and checkpoints are recorded when the same "
-                "command runs again",
-                lost or "what was still queued",
-                self.journal.path,
+                "tracking moved from %s to %s: the whole journal goes to a run there",
+                note.tracking_uri,
+                place,
             )
-        elif outcome is Outcome.DONE:
-            self._write_note(closed=True)
+        return found
 
-    def _close(self, outcome: Outcome | None) -> None:
-        status = _STATUS[outcome] if outcome else "FAILED"
-        if status == "SCHEDULED":
-            self._client.update_run(self.run_id, status=status)
-        else:
-            self._client.set_terminated(self.run_id, status)
+    def _begin_attempt(self, data: TrainingData, provenance: Provenance, facts: dict[str, str]) -> None:
+        self._attempt = max(provenance.attempt, self._attempt + 1)
+        line = attempt_line(self._config, data, provenance, self._attempt, facts)
+        drift = code_drift(self._known.attempts, self._attempt, line["code"])
+        if drift:
+            _log.warning("the code has changed since the last attempt (%s)", drift)
+            line["tags"]["hvc.code_drift"] = drift
+        self._add("attempt", **line)
 
-    def _push(self) -> None:
-        while (item := self._queue.get()) is not None:
-            what, send = item
-            try:
-                send()
-            except Exception as error:  # noqa: BLE001 - see connect
-                if not self._lost:
-                    _log.warning("MLflow is away (%s); training goes on", first_line(error))
-                self._lost[what] += 1
-
-    def _send_metrics(self, step: int, values: dict[str, float], now: int) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [Metric(key, value, now, step) for key, value in values.items()]
-        self._client.log_batch(self.run_id, metrics=metrics)
-
-    def _find_run(self) -> str | None:
-        known = read_json(self._folder / NOTE)
-        if known is None or "run_id" not in known:
-            return None
-        if known.get("tracking_uri") != public(self.uri):
-            _log.warning(
-                "tracking moved from %s to %s: a new run begins",
-                known.get("tracking_uri"),
-                public(self.uri),
-            )
-            return None
+    def _keep_encoder(self, checkpoint: Checkpoint, name: str, folder: str) -> None:
         try:
-            run = self._client.get_run(known["run_id"])
-        except Exception as error:  # noqa: BLE001 - see connect
-            _log.warning("run %s is gone (%s): a new run begins", known["run_id"], first_line(error))
-            return None
-        return str(run.info.run_id)
+            file, elsewhere = keep_encoder(checkpoint, self._folder, name)
+        except HvcError as error:
+            _log.warning("the trunk of step %d does not become an artifact: %s", checkpoint.step, error)
+            return
+        if file not in self._known.files:
+            self._add("artifact", file=file, folder=folder, **{"else": elsewhere})
 
-    def _create_run(self, data: TrainingData) -> str:
-        where = experiment_id(self._client, self._config.tracking.experiment, self.uri)
-        tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "hvc train"}
-        run = self._client.create_run(where, run_name=self._config.name, tags=tags)
-        self.run_id = str(run.info.run_id)
-        self._describe(self.run_id, data)
-        self._write_note(closed=False)  # last: a run that is found again is described whole
-        return self.run_id
+    def _on_picture(self, name: str, step: int, path: Path) -> None:
+        self._add_file("picture", path, "pictures", name=name, step=step)
 
-    def _write_note(self, *, closed: bool) -> None:
-        note = {
-            "run_id": self.run_id,
-            "tracking_uri": public(self.uri),
-            "experiment": self._config.tracking.experiment,
-            "closed": closed,
-        }
-        write_atomic(self._folder / NOTE, json.dumps(note, indent=1))
+    def _add_file(self, kind: str, path: Path, folder: str, **more: Any) -> None:
+        inside = path.is_relative_to(self._folder)
+        file = path.relative_to(self._folder).as_posix() if inside else str(path)
+        if file not in self._known.files:
+            self._add(kind, file=file, folder=folder, **more)
 
-    def _describe(self, run_id: str, data: TrainingData) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(key, str(value)[:6000]) for key, value in flatten(self._config.resolved()).items()]
-        self._client.log_batch(run_id, params=params)
-        self._client.log_text(run_id, self._config.to_yaml(), "recipe.yaml")
-        self._client.log_inputs(run_id, [_dataset_input(source) for source in data.sources])
-        for package in ("hvc", "torch", "deepspeed"):
-            self._client.set_tag(run_id, f"version.{package}", version(package))
-        self._client.set_tag(run_id, "hvc.method", self._config.method_digest())
-        self._client.set_tag(run_id, "hvc.dataset", data.digest)
-
-    def _record(self, checkpoint: Checkpoint) -> None:
-        record = {
-            "version": 1,
-            "step": checkpoint.step,
-            "address": str(checkpoint.folder),
-            "sha256": checkpoint.sha256,
-            "method": self._config.method_digest(),
-        }
-        self._register(record)
-        self._client.set_tag(self.run_id, "hvc.checkpoint.step", str(checkpoint.step))
-        # Last: the record says that all of this was done.
-        self._client.log_dict(self.run_id, record, f"{RECORDS}/{step_name(checkpoint.step)}.json")
-
-    def _register(self, record: dict[str, Any]) -> None:
-        name = self._config.tracking.model
-        if not self._client.search_registered_models(f"name = '{name}'"):
-            self._client.create_registered_model(name)
-        tags = {f"hvc.{key}": str(record[key]) for key in ("address", "sha256", "step")}
-        source = f"runs:/{self.run_id}/{RECORDS}"
-        model = self._client.create_model_version(name, source, self.run_id, tags=tags)
-        self._client.set_registered_model_alias(name, NEWEST_ALIAS, model.version)
-
-
-def _dataset_input(source: SourceData) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    manifest = source.manifest
-    where = {"uri": source.store.address, "digest": manifest.digest, "weight": source.weight}
-    dataset = Dataset(
-        name=manifest.name,
-        digest=manifest.digest[:32],  # MLflow allows 36 characters; the source holds all 64
-        source_type="hvc-manifest",
-        source=json.dumps(where),
-        profile=json.dumps({"samples": manifest.samples, "shards": len(manifest.shards)}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    def _add(self, kind: str, **content: Any) -> None:
+        with self._lock:
+            self.journal.append(kind, **content)
+            self._known.add({"kind": kind, **content})
+        self._sender.notify()
 
 
 def settle(config: TrainConfig, data: TrainingData, provenance: Provenance, found: Checkpoint) -> None:
-    """Tell MLflow what it lacks of a run that has finished; a server that is away is only a warning."""
-    if (read_json(config.folder / NOTE) or {}).get("closed"):
+    """Tell MLflow what it lacks of a run that has finished; a server that is away is only a warning.
+
+    Args:
+        found: The last checkpoint; the journal may lack it after a kill.
+    """
+    if _is_settled(config):
         return
-    try:
-        tracker = Tracker(config, data, provenance)
-    except HvcError as error:
-        _log.warning("the run is finished, but MLflow does not know it: %s", error)
-        return
-    tracker.repair(found.folder.parent)
-    if config.tracking.upload_encoder != "none":
-        tracker.encoder(found.encoder)
+    resumed = found.state.get("tracking") or {"run_id": found.state.get("run_id")}
+    tracker = Tracker(config, data, provenance, resumed=resumed, new_attempt=False)
+    tracker.checkpoint(found, last=True)
     tracker.finish(Outcome.DONE)
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def _is_settled(config: TrainConfig) -> bool:
+    note, journal = RunNote.read(config.folder), config.folder / JOURNAL
+    if note is None or not journal.is_file():
+        return False
+    here = note.tracking_uri == public(config.tracking.uri or default_uri(config.folder.parent))
+    sent = note.cursor == journal.stat().st_size and not note.postponed
+    return here and sent and note.closed
+
+
+def _valid_key(text: Any) -> str:
+    return text if isinstance(text, str) and re.fullmatch(r"[0-9a-f]{32}", text) else ""

@@ -1,0 +1,231 @@
+"""What a journal says, brought to an MLflow server piece by piece; no thread and no waiting in here.
+
+Every piece may be sent twice without harm: a metric's time stamp is part of its key at the server, runs
+and model versions are looked for before they are made, tags and files replace themselves. So the place
+up to which the server has confirmed is noted after each piece, and a kill in between costs nothing.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from hvc.base.addresses import public
+from hvc.base.errors import HvcError
+from hvc.pretrain.journal import DAMAGED, JOURNAL, Line, read_lines, values_of
+from hvc.pretrain.mlflow_client import client_of, is_refusal, shown
+from hvc.pretrain.posts import SENDERS, Post
+from hvc.pretrain.run_at_server import NewRun, find_run, is_active, last_step
+from hvc.pretrain.run_note import RunNote
+
+POINTS = 1000
+"""Metrics in one request; MLflow takes no more."""
+_TRIES = 3
+"""So often is a piece tried that a server refuses which answers otherwise, before others go first."""
+_PATIENCE = 60.0
+"""Seconds before it is tried again."""
+_log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """One journal on its way to one server."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        """Read where it stands; nothing is asked of the server yet.
+
+        Raises HvcError when the folder holds no journal of a run.
+        """
+        self.folder, self.uri, self.journal = folder, uri, folder / JOURNAL
+        self._new_run, self._adopted = _beginning(self.journal)
+        note = RunNote.read(folder)
+        fresh = RunNote(public(uri), self._new_run.experiment, self._new_run.key)
+        self.note = note.at(uri, fresh.experiment, fresh.run_key) if note else fresh
+        self.lines_sent = 0
+        self._client: Any = None
+        self._opened = False
+        self._floors: dict[str, int] = {}
+        self._failures = 0
+        self._try_postponed_at = 0.0
+        self._check_cursor()
+
+    def send(self, *, final: bool = False) -> bool:
+        """Send the next piece; False when there is nothing to send now.
+
+        What had to let others go first is tried again once a minute, or at once where it is `final`.
+        Raises whatever MLflow raises when the server does not answer; the same piece comes again then.
+        """
+        batch = self._next_batch(self.note.cursor)
+        due = final or time.monotonic() >= self._try_postponed_at
+        if not batch and not (self.note.postponed and due):
+            return False
+        self._open()
+        if not batch:
+            return self._send_postponed()
+        try:
+            self._deliver(batch)
+        except Exception as error:
+            if self._gone(error):
+                return True
+            if not self._may_pass(batch, error):
+                raise
+        self._failures = 0
+        self._confirm(batch)
+        return True
+
+    def waiting(self) -> int:
+        """Lines that the server has not confirmed yet."""
+        return sum(1 for _ in read_lines(self.journal, self.note.cursor)) + len(self.note.postponed)
+
+    def _check_cursor(self) -> None:
+        try:
+            with self.journal.open("rb") as file:
+                size, cursor = file.seek(0, 2), self.note.cursor
+                file.seek(max(0, cursor - 1))
+                at_line = cursor <= size and (cursor == 0 or file.read(1) == b"\n")
+        except OSError as error:
+            raise HvcError(f"cannot read {self.journal}: {error.strerror}") from None
+        if at_line:
+            return
+        # A disk that lost power may have lost lines which the server has, under other time stamps.
+        self._adopted = self._adopted or cursor > size
+        self.note = self.note.with_(cursor=0, postponed=())
+
+    def _open(self) -> None:
+        if self._client is None:
+            self._client = client_of(self.uri)
+        if self._opened:
+            return
+        run_id = find_run(self._client, self.note.run_id, self._new_run, self.uri)
+        if run_id != self.note.run_id:
+            self.note = self.note.with_(run_id=run_id, cursor=0, postponed=(), closed=False)
+        self.note.write(self.folder)
+        self._opened = True
+
+    def _next_batch(self, start: int) -> list[Line]:
+        """One line, or as many metrics lines as fit into a request."""
+        batch: list[Line] = []
+        points = 0
+        for line in read_lines(self.journal, start):
+            metrics = line.content["kind"] == "metrics"
+            points += len(line.content["values"]) if metrics else 0
+            if batch and (not metrics or points > POINTS):
+                return batch
+            batch.append(line)
+            if not metrics:
+                return batch
+        return batch
+
+    def _deliver(self, batch: list[Line]) -> None:
+        kind = batch[0].content["kind"]
+        if kind == "metrics":
+            self._send_metrics(batch)
+        elif kind == DAMAGED:
+            _log.warning("%s: the line before byte %d is damaged; left out", self.journal, batch[0].end)
+        elif kind in SENDERS:
+            SENDERS[kind](self._post(), batch[0].content)
+
+    def _post(self) -> Post:
+        assert self.note.run_id is not None, "opened before"
+        return Post(self._client, self.note.run_id, self.folder)
+
+    def _send_metrics(self, batch: list[Line]) -> None:
+        from mlflow.entities import Metric
+
+        points = [
+            Metric(name, value, line.content["time"], line.content["step"])
+            for line in batch
+            for name, value in values_of(line.content).items()
+            if line.content["step"] > self._floor(name)
+        ]
+        for start in range(0, len(points), POINTS):
+            self._client.log_batch(self.note.run_id, metrics=points[start : start + POINTS])
+
+    def _floor(self, name: str) -> int:
+        """The step up to which the server knows a metric from a journal that is lost."""
+        if not self._adopted:
+            return -1
+        if name not in self._floors:
+            self._floors[name] = last_step(self._client, str(self.note.run_id), name)
+        return self._floors[name]
+
+    def _gone(self, error: Exception) -> bool:
+        """Whether the run is no longer there; everything is sent to a new one then."""
+        if not is_refusal(error) or is_active(self._client, str(self.note.run_id)):
+            return False
+        self._opened = False
+        return True
+
+    def _may_pass(self, batch: list[Line], error: Exception) -> bool:
+        """Whether the lines after this piece may go on without it."""
+        what = batch[0].content["kind"]
+        if is_refusal(error):
+            if len(batch) > 1:  # one of them spoils the others
+                for line in batch:
+                    self._deliver_alone(line)
+            else:
+                _log.warning("MLflow refuses a %s record for ever: %s", what, shown(error, self.uri))
+            return True
+        self._failures += 1
+        if what == "metrics" or self._failures < _TRIES:
+            return False
+        if not is_active(self._client, str(self.note.run_id)):
+            return False
+        _log.warning("a %s record waits (%s); others go first", what, shown(error, self.uri))
+        start = self.note.cursor
+        self._try_postponed_at = time.monotonic() + _PATIENCE
+        self.note = self.note.with_(postponed=(*self.note.postponed, start))
+        return True
+
+    def _deliver_alone(self, line: Line) -> None:
+        try:
+            self._deliver([line])
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            _log.warning(
+                "MLflow refuses the metrics of step %s for ever: %s",
+                line.content.get("step"),
+                shown(error, self.uri),
+            )
+
+    def _send_postponed(self) -> bool:
+        self._try_postponed_at = time.monotonic() + _PATIENCE
+        start = self.note.postponed[0]
+        batch = self._next_batch(start)[:1]
+        try:
+            if batch:
+                self._deliver(batch)
+        except Exception as error:
+            if self._gone(error):
+                return True
+            # The next attempt begins with another one.
+            self.note = self.note.with_(postponed=(*self.note.postponed[1:], start))
+            raise
+        self.note = self.note.with_(postponed=self.note.postponed[1:])
+        self._note_progress(len(batch))
+        return True
+
+    def _confirm(self, batch: list[Line]) -> None:
+        self.note = self.note.with_(cursor=batch[-1].end)
+        for line in batch:
+            if line.content["kind"] == "attempt":
+                self.note = self.note.with_(closed=False)
+            elif line.content.get("status") == "FINISHED":
+                self.note = self.note.with_(closed=True)
+        self._note_progress(len(batch))
+
+    def _note_progress(self, lines: int) -> None:
+        self.lines_sent += lines
+        self.note.write(self.folder)
+
+
+def _beginning(journal: Path) -> tuple[NewRun, bool]:
+    """What the run is made from, and whether another journal, now lost, held its beginning."""
+    header: dict[str, Any] = {}
+    for content, _ in read_lines(journal):
+        if content["kind"] == "journal":
+            header = header or content
+        if content["kind"] == "attempt" and header:
+            new = NewRun(header["run_key"], content["experiment"], content["name"], header["time"])
+            return new, bool(header.get("adopted"))
+    raise HvcError(f"{journal}: no journal of a run, or its beginning is damaged")
