@@ -213,8 +213,8 @@ class Saver:
         try:
             done = write_checkpoint(self._store, snapshot)
         except (HvcError, OSError) as error:  # OSError: of the temporary folder
+            self.failures += snapshot is not self._failed  # the last one may be tried several times
             self._failed, self._reason = snapshot, error
-            self.failures += 1
             _log.warning(
                 "checkpoint %d not written (failure %d in a row, %d end the run): %s; training goes on, %s",
                 snapshot.step,

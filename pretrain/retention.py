@@ -113,13 +113,13 @@ def remove(store: Store, step: int) -> None:
     """Delete a step's folder, complete or not; no error when it is not there."""
     name, root = step_name(step), local_folder(store)
     if root is None:
-        store.delete(f"{name}/{COMPLETE}")
-        for file in list(store.names(f"{name}/")):
+        for file in sorted(store.names(f"{name}/"), key=lambda file: file != f"{name}/{COMPLETE}"):
             store.delete(file)
         return
     if (root / name).is_dir():
-        store.delete(f"{name}/{COMPLETE}")
-        sync(root / name)
+        if (root / name / COMPLETE).is_file():
+            store.delete(f"{name}/{COMPLETE}")
+            sync(root / name)
         _remove_folder(root / name)
 
 
