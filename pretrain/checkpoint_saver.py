@@ -21,8 +21,7 @@ from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.base.store import StorageError, Store
 from hvc.pretrain.checkpoint import Checkpoint, Files
-from hvc.pretrain.encoder_file import _KEY as ENCODER_KEY
-from hvc.pretrain.encoder_file import EncoderMetadata
+from hvc.pretrain.encoder_file import EncoderMetadata, header
 from hvc.pretrain.marker import (
     BUFFERS,
     CHECKPOINT_VERSION,
@@ -95,7 +94,7 @@ def _tensor_files(snapshot: Snapshot) -> Iterator[tuple[str, dict[str, Tensor], 
     ranks = enumerate(snapshot.buffers)
     yield BUFFERS, {f"rank-{n:05d}/{key}": value for n, own in ranks for key, value in own.items()}, {}
     trunk = snapshot.encoder() if callable(snapshot.encoder) else snapshot.encoder
-    yield ENCODER, trunk, {ENCODER_KEY: snapshot.metadata.model_dump_json(), "format": "pt"}
+    yield ENCODER, trunk, header(snapshot.metadata)
 
 
 @contextmanager

@@ -57,10 +57,15 @@ def metadata_of(architecture: Architecture, step: int, recipe_digest: str = "") 
     )
 
 
+def header(metadata: EncoderMetadata) -> dict[str, str]:
+    """What stands in the file's head beside the tensors."""
+    return {_KEY: metadata.model_dump_json(), "format": "pt"}
+
+
 def write_encoder(path: Path, state: dict[str, Tensor], metadata: EncoderMetadata) -> None:
     """Write the trunk's state dict (fp32, buffers included)."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    save_file(tensors, path, {_KEY: metadata.model_dump_json(), "format": "pt"})
+    save_file(tensors, path, header(metadata))
 
 
 def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderMetadata]:

@@ -64,11 +64,11 @@ def test_every_byte_of_the_marker(root):
     path = root / "step-00000020" / "COMPLETE"
     before = path.read_bytes()
     for at in range(len(before)):
-        for flip in (1, 0x20, 0x80):
-            after = bytearray(before)
-            after[at] ^= flip
-            path.write_bytes(after)
-            settle(root, changed=differs("COMPLETE", bytes(after), before))
+        after = bytearray(before)
+        after[at] ^= 1 << at % 8
+        path.write_bytes(after)
+        settle(root, changed=differs("COMPLETE", bytes(after), before))
+    for at in range(0, len(before), 10):
         path.write_bytes(before[:at])
         settle(root, changed=True)
     path.write_bytes(before)
