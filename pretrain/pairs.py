@@ -5,7 +5,8 @@ boxes alone. So they are listed on the host, where the boxes are: the device nev
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,24 +25,29 @@ Near = tuple[Ints, ...]
 """Sample, row (or column) in view 1, row (or column) in view 2: of n pairs, in this order."""
 
 
-class Pairs(NamedTuple):
+@dataclass(frozen=True)
+class Pairs:
     """The positive pairs of a batch of B samples, in the order of (sample, query, key)."""
 
     index: Tensor
     """int64 [3, P]: sample, position in view 1's map, position in view 2's map (row-major)."""
     counts: Tensor
     """float32 [B]: pairs of each sample."""
+    size: tuple[int, int]
+    """Height and width of the maps."""
 
     def to(self, device: torch.device) -> Self:
         """The same on a device; a GPU's copy overlaps with what the host does next."""
-        if device.type == "cpu" or self.index.device.type != "cpu":
-            return self._replace(index=self.index.to(device), counts=self.counts.to(device))
-        index, counts = (tensor.pin_memory().to(device, non_blocking=True) for tensor in self)
-        return self._replace(index=index, counts=counts)
+        index, counts = self.index, self.counts
+        if device.type == "cuda" and index.device.type == "cpu":
+            index, counts = index.pin_memory(), counts.pin_memory()
+        index, counts = (tensor.to(device, non_blocking=True) for tensor in (index, counts))
+        return replace(self, index=index, counts=counts)
 
     def swapped(self) -> Self:
-        """The same pairs from view 2 to view 1, in the order of the original."""
-        return self._replace(index=self.index[[0, 2, 1]])
+        """The same pairs from view 2 to view 1, left in the order from view 1 to view 2."""
+        sample, first, second = self.index
+        return replace(self, index=torch.stack([sample, second, first]))
 
 
 def find_pairs(boxes: tuple[Tensor, Tensor], height: int, width: int, radius: float = RADIUS) -> Pairs:
@@ -49,7 +55,8 @@ def find_pairs(boxes: tuple[Tensor, Tensor], height: int, width: int, radius: fl
 
     Distances are in diagonals of the larger of the two bins (1/height by 1/width of a crop). Two crops of
     zero size have none (0 / 0). All is computed in the precision of the boxes, operation by operation as
-    the dense form does it, so that exactly the same pairs are found.
+    over all pairs, so that exactly the same ones are found. Some 2 ms for 128 samples of 32 x 32; memory
+    is that of what is found.
 
     Args:
         boxes: crop boxes of view 1 and view 2, each [B, 4] (x0, y0, x1, y1) in [0, 1], float32 or
@@ -63,19 +70,23 @@ def find_pairs(boxes: tuple[Tensor, Tensor], height: int, width: int, radius: fl
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         rows = _squares(grids[0].y, grids[1].y)  # [B, height, height]
         columns = _squares(grids[0].x, grids[1].x)  # [B, width, width]
-        # Rounding is monotonic: a pair is as far apart, bit for bit, as its rows and its columns at least.
-        near_rows = np.nonzero(np.sqrt(rows) / diagonal < limit)
-        near_columns = np.nonzero(np.sqrt(columns) / diagonal < limit)
+        # A pair is as far apart as its rows and its columns at least; the margin is for roots not rounded
+        # to the nearest, as torch has them where it asks MKL.
+        wider = limit * limit.dtype.type(1 + 64 * np.finfo(limit.dtype).eps)
+        near_rows = np.nonzero(np.sqrt(rows) / diagonal < wider)
+        near_columns = np.nonzero(np.sqrt(columns) / diagonal < wider)
         found = []
         for row, column in _combine(near_rows, near_columns, len(diagonal)):
             sample, row_q, row_k = (part[row] for part in near_rows)
             _, column_q, column_k = (part[column] for part in near_columns)
             squares = rows[sample, row_q, row_k] + columns[sample, column_q, column_k]
-            positive = np.sqrt(squares) / diagonal[sample, 0, 0] < limit
+            apart = torch.from_numpy(squares).sqrt().numpy() / diagonal[sample, 0, 0]
             query, key = row_q * width + column_q, row_k * width + column_k
             flat = (sample * (height * width) + query) * (height * width) + key
-            found.append(np.sort(flat[positive]))
-    return _pairs(np.concatenate([np.empty(0, np.int64), *found]), len(diagonal), height * width)
+            found.append(np.sort(flat[apart < limit]))
+    flat = np.concatenate([np.empty(0, np.int64), *found])
+    index, counts = _unravel(flat, len(diagonal), height * width)
+    return Pairs(torch.from_numpy(index), torch.from_numpy(counts), (height, width))
 
 
 class _Grid:
@@ -97,13 +108,11 @@ def _squares(first: Floats, second: Floats) -> Floats:
     return apart * apart
 
 
-def _combine(
-    rows: tuple[Ints, ...], columns: tuple[Ints, ...], samples: int
-) -> Iterator[tuple[Ints, Ints]]:
+def _combine(rows: Near, columns: Near, samples: int) -> Iterator[tuple[Ints, Ints]]:
     """Every near pair of rows with every near pair of columns of its sample, some at a time.
 
-    Gives numbers into `rows` and into `columns`; all that
-    belongs to one row of one sample's view 1 comes together, so that sorting pieces sorts the whole.
+    Gives numbers into `rows` and into `columns`. What belongs to one row of a sample's view 1 comes
+    together, so that sorting the pieces sorts the whole.
     """
     sample, row_q, _ = rows
     per_sample = np.bincount(columns[0], minlength=samples)
@@ -122,9 +131,8 @@ def _combine(
         start = end
 
 
-def _pairs(flat: Ints, samples: int, positions: int) -> Pairs:
+def _unravel(flat: Ints, samples: int, positions: int) -> tuple[Ints, Floats]:
     index = np.empty((3, len(flat)), np.int64)
     rest, index[2] = np.divmod(flat, positions)
     index[0], index[1] = np.divmod(rest, positions)
-    counts = np.bincount(index[0], minlength=samples).astype(np.float32)
-    return Pairs(torch.from_numpy(index), torch.from_numpy(counts))
+    return index, np.bincount(index[0], minlength=samples).astype(np.float32)
