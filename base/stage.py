@@ -36,6 +36,8 @@ class Provenance:
 
     attempt: int = 1
     labels: dict[str, str] = field(default_factory=dict)
+    on_hang: Callable[[], None] | None = None
+    """Called in every process of a stage that finds itself hanging, before it leaves with exit code 75."""
 
 
 @dataclass(frozen=True)

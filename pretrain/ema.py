@@ -25,6 +25,7 @@ class EmaTarget:
         self.network = network.requires_grad_(False).train()
         self.total_steps, self.base = total_steps, base
         self.step = 0
+        self.last_momentum = base
 
     @torch.no_grad()
     def update(self, online: list[Tensor]) -> float:
@@ -35,13 +36,13 @@ class EmaTarget:
         """
         value = momentum(self.step, self.total_steps, self.base)
         torch._foreach_lerp_(list(self.network.parameters()), online, 1 - value)
-        self.step += 1
+        self.step, self.last_momentum = self.step + 1, value
         return value
 
     def state(self) -> dict[str, Any]:
         """The EMA step (weights and buffers are saved as tensors)."""
         return {"step": self.step, "total_steps": self.total_steps, "base": self.base}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take the EMA step back."""
-        self.step = int(state["step"])
+    def load_state(self, state: dict[str, Any], *, restart: bool = False) -> None:
+        """Take the EMA step back, or begin its schedule anew (the recipe's `ema_restart`)."""
+        self.step = 0 if restart else int(state["step"])

@@ -1,20 +1,26 @@
 """DeepSpeed around the online network: set-up without compilers, and its state independent of ranks.
 
-Parameters, buffers and Adam's state stay fp32 at every precision; bf16 is autocast for compute only
-(whole-model bf16 would round away small EMA updates and BatchNorm statistics).
+Parameters, buffers and Adam's state stay fp32 at every precision; bf16 and fp16 are autocast for compute
+only (whole-model bf16 would round away small EMA updates and BatchNorm statistics). Autocast, clipping
+and loss scaling are ours and not DeepSpeed's: alike under every ZeRO stage, gradients averaged in fp32,
+and without the host waiting for the device.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, UsageError
+from hvc.pretrain.optimiser import GuardedAdam, LossScale
 from hvc.pretrain.processes import Place
 from hvc.pretrain.ranks import import_deepspeed
-from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.recipe import EngineConfig, TrainConfig
+from hvc.pretrain.schedule import full_rate
 
 _STATE_KEYS = ("exp_avg", "exp_avg_sq")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(wanted: str, place: Place) -> torch.device:
@@ -35,38 +41,83 @@ def choose_device(wanted: str, place: Place) -> torch.device:
     return device
 
 
+def prepare_device(config: EngineConfig, device: torch.device) -> None:
+    """Set what holds for the whole process: TF32, the search for fast convolutions."""
+    if config.sync_batchnorm and device.type != "cuda":
+        raise UsageError("engine.sync_batchnorm needs GPUs; leave it out, or use engine.device=cuda")
+    torch.backends.cudnn.allow_tf32 = config.tf32 != "off"
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32 == "everything"
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+
+
+def autocast(config: EngineConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """The precision that networks compute in. Inside of modules: DeepSpeed ends one around them."""
+    dtype = _DTYPES.get(config.precision, torch.bfloat16)
+    return torch.autocast(device.type, dtype, enabled=config.precision in _DTYPES)
+
+
 def deepspeed_config(config: TrainConfig) -> dict[str, Any]:
     """What DeepSpeed is told. The micro batch is nominal: batches are planned by us."""
+    zero: dict[str, Any] = {"stage": config.engine.zero_stage}
+    if config.engine.zero_stage:
+        zero |= {"compute_grad_norm": False, "overlap_comm": False}  # the norm is the optimiser's work
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "zero_optimization": {"stage": config.engine.zero_stage},
-        "torch_autocast": {"enabled": config.engine.precision == "bf16", "dtype": "bfloat16"},
+        "managed_gradient_accumulation": False,  # gradients are averaged in `step`, after all parts
+        "zero_optimization": zero,
+        "gradient_clipping": 0.0,  # left out it would be 1; ours is the optimiser's work
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1 << 60,
     }
 
 
 class Engine:
-    """One rank's part of the distributed online network and its optimiser."""
+    """One rank's part of the distributed online network and its optimiser.
+
+    A step is `forward` and `backward` for each part of the rank's batch, then `step`.
+    """
 
     def __init__(self, network: nn.Module, config: TrainConfig, device: torch.device) -> None:
         deepspeed = import_deepspeed(device)
         self.network, self.device, self._zero_stage = network, device, config.engine.zero_stage
-        optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-        self._engine, self._optimiser, _, _ = deepspeed.initialize(
-            model=network, optimizer=optimiser, config=deepspeed_config(config)
+        self.loss_scale = LossScale(device) if config.engine.precision == "fp16" else None
+        self.optimiser = GuardedAdam(
+            network.parameters(),
+            learning_rate=full_rate(config),
+            weight_decay=config.weight_decay,
+            clip_norm=config.engine.clip_norm,
+            loss_scale=self.loss_scale,
         )
-        self._adam = optimiser
+        self.optimiser.sharded = bool(self._zero_stage)
+        self._engine, self._zero, _, _ = deepspeed.initialize(
+            model=network, optimizer=self.optimiser, config=deepspeed_config(config)
+        )
+        self._begin_adam_state()
+        self.own_gradient = torch.zeros((), device=device)
+        """Sum over this rank's gradient of the first weight since the last step; see `finite`."""
+        next(network.parameters()).register_hook(self._watch)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: Any) -> Any:
-        """The network's forward pass under the engine's precision."""
+        """The network's forward pass."""
         return self._engine(*inputs)
 
-    def backward_and_step(self, loss: Tensor) -> None:
-        """Gradients averaged over the ranks, then one optimiser step."""
-        self._engine.backward(loss)
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a part of the batch to this rank's."""
+        self._engine.backward(loss * self.loss_scale.value if self.loss_scale else loss)
+
+    def step(self, learning_rate: float) -> Tensor:
+        """Average gradients over the ranks and move the weights; gives `own_gradient` of this step.
+
+        What the step did stands in `optimiser.norm` and `optimiser.found_inf`.
+        """
+        self.optimiser.set_rate(learning_rate)
         self._engine.step()
+        own, self.own_gradient = self.own_gradient, torch.zeros_like(self.own_gradient)
+        return own
+
+    def _watch(self, gradient: Tensor) -> None:
+        self.own_gradient = self.own_gradient + gradient.detach().sum()
 
     def adopt_parameters(self) -> None:
         """After the network's parameters were replaced: bring ZeRO's own copy of them up to date."""
@@ -78,41 +129,50 @@ class Engine:
             safe_set_full_fp32_param(parameter, parameter.detach().clone())
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """Adam's whole state as `NAME/exp_avg`, `NAME/exp_avg_sq`, `step`; every rank must call it."""
+        """Adam's whole state on the CPU as `NAME/exp_avg`, `NAME/exp_avg_sq`, `step`; all ranks call it."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         tensors = {}
         for name, parameter in self.network.named_parameters():
             for key in _STATE_KEYS:
                 if self._zero_stage == 0:
-                    value = self._adam.state[parameter][key]
+                    value = self.optimiser.state[parameter][key]
                 else:
                     value = safe_get_full_optimizer_state(parameter, key)
-                tensors[f"{name}/{key}"] = value.detach().cpu().clone()
-        steps = [state["step"] for state in self._adam.state.values()]
-        tensors["step"] = steps[0].detach().cpu().float().clone()
+                tensors[f"{name}/{key}"] = copy_to_cpu(value)
+        tensors["step"] = copy_to_cpu(self._adam_steps()[0])
         return tensors
 
     def load_optimiser_state(self, tensors: dict[str, Tensor]) -> None:
         """Take Adam's whole state back, at any number of ranks and ZeRO stage 0 or 1."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
-        self._begin_adam_state(tensors["step"])
+        for step in self._adam_steps():
+            step.copy_(tensors["step"])
         for name, parameter in self.network.named_parameters():
             for key in _STATE_KEYS:
                 value = tensors[f"{name}/{key}"].to(self.device)
                 if self._zero_stage == 0:
-                    self._adam.state[parameter][key].copy_(value)
+                    self.optimiser.state[parameter][key].copy_(value)
                 else:
                     safe_set_full_optimizer_state(parameter, value, key)
 
-    def _begin_adam_state(self, step: Tensor) -> None:
+    def _adam_steps(self) -> list[Tensor]:
+        return [state["step"] for state in self.optimiser.state.values()]
+
+    def _begin_adam_state(self) -> None:
         # Adam makes its state in the first step; under ZeRO it belongs to one flat partition per
         # group, which DeepSpeed ties to the parameters only once that state is there.
-        for group in self._adam.param_groups:
+        for group in self.optimiser.param_groups:
             for held in group["params"]:
-                self._adam.state[held] = {"step": step.clone()} | {
+                self.optimiser.state[held] = {"step": torch.zeros((), device=held.device)} | {
                     key: torch.zeros_like(held, memory_format=torch.preserve_format) for key in _STATE_KEYS
                 }
         if self._zero_stage:
-            self._optimiser._lazy_init_hp_params_optimizer_state()
+            self._zero._lazy_init_hp_params_optimizer_state()
+
+
+def copy_to_cpu(value: Tensor) -> Tensor:
+    """A contiguous copy on the CPU that nothing else writes to."""
+    copy = torch.empty(value.shape, dtype=value.dtype)
+    return copy.copy_(value.detach())

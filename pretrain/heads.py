@@ -18,8 +18,9 @@ class _Block(nn.Module):
         self.conv3 = nn.Conv2d(WIDTH, WIDTH, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        a = F.leaky_relu(self.bn1(self.conv1(x)))
-        b = F.leaky_relu(self.bn2(self.conv2(a) + a))
+        # In place: BatchNorm keeps what went into it, so nothing else needs what came out.
+        a = F.leaky_relu(self.bn1(self.conv1(x)), inplace=True)
+        b = F.leaky_relu(self.bn2(self.conv2(a) + a), inplace=True)
         return self.conv3(b)
 
 
@@ -55,4 +56,4 @@ class DynamicHead(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Two [B, 256, h, w] embeddings -> [B, 2, h, w]."""
         x = torch.cat([first, second], dim=1)
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))

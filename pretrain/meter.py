@@ -1,9 +1,10 @@
 """What a run says of itself while it goes: averages between two records, and one line of progress."""
 
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,26 +16,54 @@ from hvc.pretrain.batch import Batch
 from hvc.pretrain.indexes import Counts
 from hvc.pretrain.network import StepLoss
 
-_NAMES = ("train/loss", "train/static", "train/dynamic", "train/positive_pairs")
+_NAMES = (
+    "train/loss",
+    "train/static",
+    "train/dynamic",
+    "train/positive_pairs",
+    "train/images_without_pairs",
+    "train/feature_spread",
+)
+COLLAPSED = 0.02
+"""Feature spread below which the network says the same of every place: training has collapsed."""
 
 
 class Meter:
     """Sums over the steps since the last record; figures stay on the device until they are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._sums: Tensor | None = None
-        self._images = 0
+        self._norms: list[Tensor] = []
+        self._images = self._steps = 0
         self._waited = 0.0
         self._counts = np.zeros(len(Counts.NAMES))
-        self._steps = 0
         self._start = time.monotonic()
 
-    def add(self, batch: Batch, loss: StepLoss) -> None:
-        """Count one step of this rank."""
-        own = len(batch.plan.samples) if batch.plan.weight else 0
-        values = torch.stack([loss.total.detach(), loss.static, loss.dynamic, loss.positives]).double()
-        self._sums = values * own if self._sums is None else self._sums + values * own
-        self._images += own
+    def add(self, batch: Batch, parts: list[tuple[StepLoss, int]], norm: Tensor, skipped: Tensor) -> None:
+        """Count one step of this rank; what was skipped counts as work, but not in the means.
+
+        Args:
+            batch: the step's.
+            parts: loss of each part of it, and its number of images.
+            norm: of the gradient [].
+            skipped: 1 if the step was skipped [].
+        """
+        sums = torch.zeros(len(_NAMES) + 1, dtype=torch.float64, device=self._device)
+        for loss, images in parts:
+            values = (
+                loss.total,
+                loss.static,
+                loss.dynamic,
+                loss.positives,
+                loss.without_pairs,
+                loss.spread,
+            )
+            sums += torch.stack([*(value.detach() for value in values), torch.ones_like(norm)]) * images
+            self._images += images
+        sums = torch.where(skipped > 0, 0.0, sums)
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._norms.append(torch.stack([torch.where(skipped > 0, 0.0, norm), skipped]))
         self._steps += 1
         self._waited += batch.waited
         self._counts += batch.counts
@@ -46,23 +75,58 @@ class Meter:
         yield
         self._start += time.monotonic() - start
 
-    def result(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Means over all images of all ranks, and the speed of the whole run in images/s."""
+    def result(self, gather: Callable[[Any], list[Any]], extra: dict[str, float]) -> dict[str, float]:
+        """Rank 0: means over all images of all ranks, and the speed of the whole run; else nothing.
+
+        Args:
+            gather: every rank's object to rank 0.
+            extra: further figures of this rank, joined over the ranks.
+        """
         assert self._sums is not None
-        own = torch.tensor([1, self._images, self._waited, *self._counts], dtype=torch.float64)
-        totals = sum_over_ranks(torch.cat([self._sums.cpu(), own])).tolist()
-        sums, (ranks, images, waited), counts = totals[:4], totals[4:7], totals[7:]
+        norms = torch.stack(self._norms).double().sum(0).tolist()
         seconds = max(time.monotonic() - self._start, 1e-9)
-        values = {name: total / images for name, total in zip(_NAMES, sums, strict=True)}
+        own = {
+            "sums": self._sums.tolist(),
+            "images": self._images,
+            "waited": self._waited,
+            "counts": self._counts,
+            "memory": memory_figures(self._device),
+            "extra": extra,
+        }
+        ranks = gather(own)
+        if not ranks:
+            return {}
+        *sums, counted = np.sum([rank["sums"] for rank in ranks], axis=0).tolist()
+        images = sum(rank["images"] for rank in ranks)
+        waited = sum(rank["waited"] for rank in ranks) / len(ranks)
+        good = self._steps - norms[1]
+        # Where every step was skipped there is no mean to tell.
+        values = {name: total / counted for name, total in zip(_NAMES, sums, strict=True) if counted}
+        values |= {"train/gradient_norm": norms[0] / good} if good else {}
+        counts = np.sum([rank["counts"] for rank in ranks], axis=0).tolist()
+        for kind in ("memory", "extra"):
+            for name in sorted({name for rank in ranks for name in rank[kind]}):
+                values[name] = max(rank[kind][name] for rank in ranks if name in rank[kind])
         return (
             values
             | _reading(dict(zip(Counts.NAMES, counts, strict=True)))
             | {
+                "train/non_finite_steps": norms[1],
                 "perf/images_per_second": images / seconds,
                 "perf/step_seconds": seconds / self._steps,
-                "data/wait_share": waited / ranks / seconds,
+                "data/wait_seconds": waited / self._steps,
+                "data/wait_share": min(waited / seconds, 1.0),
             }
         )
+
+
+def memory_figures(device: torch.device) -> dict[str, float]:
+    """Most memory that this process held so far, in GB (10^9 bytes); a GPU's by PyTorch's count."""
+    values = {"memory/process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    if device.type == "cuda":
+        values["memory/gpu_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+        values["memory/gpu_reserved_gb"] = torch.cuda.max_memory_reserved(device) / 1e9
+    return values
 
 
 def _reading(counts: dict[str, float]) -> dict[str, float]:
@@ -102,5 +166,6 @@ class ProgressLine:
     def update(self, step: int, values: dict[str, float]) -> None:
         """Show step, loss and speed."""
         speed = values["perf/images_per_second"]
-        figures = f"loss {values['train/loss']:+.3f}, {speed:.0f} images/s"
+        loss = f"loss {values['train/loss']:+.3f}, " if "train/loss" in values else ""
+        figures = f"{loss}{speed:.0f} images/s"
         self._progress.update(self._task, completed=step, figures=figures)

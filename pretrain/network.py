@@ -1,6 +1,9 @@
 """The two networks of HVC and one forward pass of training."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +13,10 @@ from hvc.pretrain.architecture import Architecture
 from hvc.pretrain.heads import WIDTH, DynamicHead, SpaceHead
 from hvc.pretrain.loss import PairTerms, hybrid_loss, pair_terms
 from hvc.pretrain.pairs import Pairs
-from hvc.pretrain.trunk import Trunk, initialise
+from hvc.pretrain.trunk_factory import build_trunk
+
+Precision = Callable[[], AbstractContextManager[Any]]
+"""Makes the context that a network computes in: none, or autocast."""
 
 
 class StepLoss(NamedTuple):
@@ -25,26 +31,34 @@ class StepLoss(NamedTuple):
 
 
 class OnlineNetwork(nn.Module):
-    """Everything that is trained: trunk, projector, predictor and dynamic head."""
+    """Everything that is trained: trunk, projector, predictor and dynamic head.
+
+    Args:
+        architecture: of the trunk.
+        static_weight, dynamic_weight: of the two terms.
+        precision: of all convolutions; lengths, products and sums are fp32 at least.
+    """
 
     def __init__(
         self,
         architecture: Architecture = "resnet18",
         static_weight: float = 1.0,
         dynamic_weight: float = 1.0,
+        precision: Precision = nullcontext,
     ) -> None:
         super().__init__()
+        self.precision = precision
         self.static_weight, self.dynamic_weight = static_weight, dynamic_weight
-        self.online_encoder = Trunk(architecture)
-        initialise(self.online_encoder)
+        self.online_encoder = build_trunk(architecture)
         self.online_space_projector = SpaceHead(self.online_encoder.width)
         self.space_predictor = SpaceHead(WIDTH)
         self.flow = DynamicHead()
 
     def embed(self, view: Tensor) -> Tensor:
         """[B, 3, H, W] -> predicted embedding [B, 256, h, w] of unit length over channels."""
-        features = self.online_encoder(view)
-        return F.normalize(self.space_predictor(self.online_space_projector(features)), dim=1)
+        with self.precision():
+            predicted = self.space_predictor(self.online_space_projector(self.online_encoder(view)))
+        return unit_length(predicted)
 
     def forward(self, views: list[Tensor], pairs: Pairs, keys: list[Tensor]) -> StepLoss:
         """The hybrid loss of both directions.
@@ -69,11 +83,25 @@ class OnlineNetwork(nn.Module):
 
     def _terms(self, query: Tensor, key: Tensor, pairs: Pairs) -> PairTerms:
         # The dynamic head sees every position: its BatchNorm needs them all.
-        return pair_terms(query, key, pairs, self.flow(query, key), self.flow(key, query))
+        with self.precision():
+            forward, backward = self.flow(query, key), self.flow(key, query)
+        return pair_terms(query, key, pairs, forward, backward)
+
+    @torch.no_grad()
+    def dummy_forward(self, size: int) -> None:
+        """One black image of `size` pixels through the trunk in training mode (see the recipe's switch)."""
+        like = next(self.parameters())
+        self.online_encoder(torch.zeros(1, 3, size, size, dtype=like.dtype, device=like.device))
 
     def ema_source(self) -> list[Tensor]:
         """The parameters the target follows, in the target's order."""
         return [*self.online_encoder.parameters(), *self.online_space_projector.parameters()]
+
+
+def unit_length(embedding: Tensor) -> Tensor:
+    """[B, C, h, w] brought to length 1 over C, in fp32 at least: half precision would lose angles."""
+    dtype = torch.promote_types(embedding.dtype, torch.float32)
+    return F.normalize(embedding.to(dtype), dim=1)
 
 
 @torch.no_grad()
@@ -91,13 +119,14 @@ class TargetNetwork(nn.Module):
 
     def __init__(self, online: OnlineNetwork) -> None:
         super().__init__()
-        self.target_encoder = Trunk(online.online_encoder.architecture)
-        self.target_space_projector = SpaceHead(online.online_encoder.width)
-        for own, source in zip(self.parameters(), online.ema_source(), strict=True):
-            own.data.copy_(source.data)
+        self.precision = online.precision
+        self.target_encoder = deepcopy(online.online_encoder)
+        self.target_space_projector = deepcopy(online.online_space_projector)
         self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, view: Tensor) -> Tensor:
         """[B, 3, H, W] -> embedding [B, 256, h, w] of unit length over channels, no gradient."""
-        return F.normalize(self.target_space_projector(self.target_encoder(view)), dim=1)
+        with self.precision():
+            projected = self.target_space_projector(self.target_encoder(view))
+        return unit_length(projected)

@@ -1,17 +1,22 @@
 """The output folder of a run: held by one run at a time, and never mixed between recipes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from hvc.base.errors import HvcError, UsageError
+from hvc.base.storage import open_store
+from hvc.data_prep.claim import claimed
 from hvc.data_prep.lock import sole_writer
-from hvc.pretrain import checkpoint as checkpoints
 from hvc.pretrain.checkpoint import Checkpoint
 from hvc.pretrain.dataset import TrainingData, plan_run
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.retention import clear_unfinished
 
+CLAIM = ".claim"
+"""In a bucket: who writes checkpoints there."""
 LOCK_SECONDS = 10.0
 """Loader processes of a killed run hold the lock until they notice, a few seconds."""
 
@@ -23,15 +28,29 @@ def planned_steps(config: TrainConfig, data: TrainingData) -> int:
 
 @contextmanager
 def hold_folder(config: TrainConfig) -> Iterator[None]:
-    """Rank 0: make the folder, hold it against a second run, clear what a killed attempt left."""
+    """Rank 0: make the folder, hold it against a second run, clear what a killed attempt left.
+
+    Checkpoints in a bucket are held, too: a run of another folder or machine may write to the same place.
+    """
     folder = config.folder
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HvcError(f"cannot write to {folder}: {error.strerror}; choose another output=") from None
-    with sole_writer(folder / ".lock", str(folder), LOCK_SECONDS):
-        checkpoints.clear_unfinished(folder / "checkpoints")
+    _make(folder, "output=")
+    with ExitStack() as held:
+        held.enter_context(sole_writer(folder / ".lock", str(folder), LOCK_SECONDS))
+        if config.checkpoints.startswith("s3://"):
+            held.enter_context(claimed(open_store(config.checkpoints), CLAIM, CLAIM))
+        elif config.checkpoint.address:
+            place = Path(config.checkpoints)
+            _make(place, "checkpoint.address=")
+            held.enter_context(sole_writer(place / ".lock", str(place), LOCK_SECONDS))
+        clear_unfinished(config.checkpoints)
         yield
+
+
+def _make(folder: Path, key: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HvcError(f"cannot write to {folder}: {error.strerror}; choose another {key}") from None
 
 
 def refuse_other_recipe(config: TrainConfig, data: TrainingData, found: Checkpoint) -> None:
@@ -39,14 +58,14 @@ def refuse_other_recipe(config: TrainConfig, data: TrainingData, found: Checkpoi
     state = found.state
     if state["dataset"] != data.digest:
         raise UsageError(
-            f"{found.folder} was trained on dataset {state['dataset'][:12]}, {data.address} is "
+            f"{found.address} was trained on dataset {state['dataset'][:12]}, {data.address} is "
             f"{data.digest[:12]}; choose another output="
         )
-    old, new = TrainConfig.parse(state["recipe"], where=str(found.folder)).method(), config.method()
+    old, new = TrainConfig.parse(state["recipe"], where=found.address).method(), config.method()
     changed = ", ".join(_differences(old, new))
     if changed:
         raise UsageError(
-            f"{found.folder} was trained by another recipe (changed: {changed}); choose another "
+            f"{found.address} was trained by another recipe (changed: {changed}); choose another "
             "output= or go back to the old values"
         )
 

@@ -26,6 +26,8 @@ class Place(NamedTuple):
     rank: int
     world_size: int
     local_rank: int
+    local_world_size: int = 1
+    """Processes on this machine."""
 
     @property
     def first(self) -> bool:
@@ -41,7 +43,8 @@ def own_place() -> Place:
     try:
         for name in ("MASTER_ADDR", "MASTER_PORT"):
             os.environ[name]
-        return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+        rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return Place(rank, size, local, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     except (KeyError, ValueError) as error:
         raise UsageError(
             f"RANK is set but {error} is wrong or missing; start with torchrun, `--processes N` or "
@@ -63,7 +66,12 @@ def run_local(count: int, arguments: list[str]) -> int:
     """
     port = str(free_port())
     threads = str(max(1, (os.cpu_count() or 1) // count))
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     common["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", threads)
     children = []
     for rank in range(count):

@@ -16,7 +16,6 @@ from torch import Tensor
 from hvc.base.errors import HvcError
 from hvc.pretrain.processes import Place
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 T = TypeVar("T")
 
 
@@ -39,14 +38,13 @@ def import_deepspeed(device: torch.device) -> Any:
 class Ranks:
     """All processes of the run; every method is called by all of them."""
 
-    def __init__(self, place: Place, device: torch.device) -> None:
+    def __init__(self, place: Place, device: torch.device, timeout: timedelta) -> None:
+        """`timeout`: how long a collective may take, and with it how far ranks may be apart."""
         self.place = place
         deepspeed = import_deepspeed(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        deepspeed.init_distributed(
-            backend, auto_mpi_discovery=False, verbose=False, timeout=COLLECTIVE_TIMEOUT
-        )
-        self._group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
+        self._group = dist.new_group(backend="gloo", timeout=timeout)
 
     def first_decides(self, decide: Callable[[], T]) -> T:
         """Rank 0 runs `decide`; all get its value, or all end with its error (which rank 0 tells)."""
@@ -65,6 +63,19 @@ class Ranks:
         value: T = answer[0]
         return value
 
+    def begin_vote(self, flag: bool) -> Callable[[], bool]:
+        """Start to ask whether `flag` is set on any rank; the answer is waited for when it is called."""
+        if self.place.world_size == 1:
+            return lambda: flag
+        value = torch.tensor([flag], dtype=torch.int32)
+        work = dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group, async_op=True)
+
+        def result() -> bool:
+            work.wait()
+            return bool(value.item())
+
+        return result
+
     def any_rank(self, flag: bool) -> bool:
         """True on all ranks if it is on one."""
         value = torch.tensor([flag], dtype=torch.int32)
@@ -76,6 +87,36 @@ class Ranks:
         total = values.detach().to("cpu", torch.float64)
         dist.all_reduce(total, group=self._group)
         return total
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """Rank 0: every rank's tensor (CPU, same shape and dtype), in the order of ranks; else nothing."""
+        size = self.place.world_size
+        received = [torch.empty_like(values) for _ in range(size)] if self.place.first else []
+        dist.gather(values, received or None, dst=0, group=self._group)
+        return received
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Rank 0: every rank's value, in the order of ranks; else nothing."""
+        received: list[Any] = [None] * self.place.world_size if self.place.first else []
+        dist.gather_object(value, received or None, dst=0, group=self._group)
+        return received
+
+    def broadcast_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rank 0's tensors (CPU), by name, on all ranks; what the others give is not looked at."""
+        if self.place.world_size == 1:
+            return tensors
+        kinds: list[Any] = [[(name, value.shape, value.dtype) for name, value in tensors.items()]]
+        dist.broadcast_object_list(kinds, src=0, group=self._group)
+        received = {}
+        for dtype in sorted({dtype for _, _, dtype in kinds[0]}, key=str):
+            own = [(name, shape) for name, shape, kind in kinds[0] if kind == dtype]
+            flat = torch.empty(sum(shape.numel() for _, shape in own), dtype=dtype)
+            if self.place.first:
+                torch.cat([tensors[name].reshape(-1) for name, _ in own], out=flat)
+            dist.broadcast(flat, src=0, group=self._group)
+            pieces = flat.split([shape.numel() for _, shape in own])
+            received |= {name: piece.view(shape) for (name, shape), piece in zip(own, pieces, strict=True)}
+        return received
 
     def barrier(self) -> None:
         """Wait for all ranks."""

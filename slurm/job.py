@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def run_job(path: str) -> dict[str, Any]:
     _log.info("%s on %s of %s", task, socket.gethostname(), task.nodes)
     try:
         job = read(Path(path))
-        result = _run(job, stop, task)
+        result = _run(job, stop, task, folder)
     except Exception as error:
         error.add_note(f"{task}, on {socket.gethostname()}")
         requeue.failure_file(task, folder).write_text(traceback.format_exc(), encoding="utf-8")
@@ -46,13 +47,14 @@ def run_job(path: str) -> dict[str, Any]:
     return result.report
 
 
-def _run(job: JobFile, stop: StopFlag, task: Allocation) -> Result:
+def _run(job: JobFile, stop: StopFlag, task: Allocation, folder: Path) -> Result:
     export_torch_environment()
     config = config_of(job.stage).parse(job.config, where=f"config of {job.stage.name}")
-    return run_of(job.stage)(config, stop, provenance(job, task))
+    return run_of(job.stage)(config, stop, provenance(job, task, folder))
 
 
-def provenance(job: JobFile, task: Allocation) -> Provenance:
-    """Who runs the stage, as the stage is told."""
+def provenance(job: JobFile, task: Allocation, folder: Path) -> Provenance:
+    """Who runs the stage, as the stage is told; one that hangs is handed back like one that stopped."""
     labels = {"slurm_job_id": task.job_id, "cluster": job.cluster, "nodes": task.nodes}
-    return Provenance(attempt=task.attempt, labels=labels)
+    on_hang = partial(requeue.hand_back_hung, task, job.max_requeues, folder)
+    return Provenance(attempt=task.attempt, labels=labels, on_hang=on_hang)

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 _TRIES = 5
 _PAUSE_SECONDS = 2.0
 _LONGEST_WAIT_SECONDS = 600.0
+_HUNG_WAIT_SECONDS = 60.0
 
 
 class Verdict(StrEnum):
@@ -53,6 +54,16 @@ def hand_back(task: Allocation, limit: int | None, folder: Path) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # saved: the next signal may end us
     time.sleep(_LONGEST_WAIT_SECONDS)
     raise HvcError(f"{task}: stopped and saved, but Slurm did not end the job; submit it again")
+
+
+def hand_back_hung(task: Allocation, limit: int | None, folder: Path) -> None:
+    """The same for a task that hangs, called beside its main thread; afterwards the process must leave.
+
+    The others wait a little, so that the job is still running when rank 0 asks for it to be requeued.
+    """
+    if task.rank == 0:
+        _settle(task, limit, folder)
+    time.sleep(_HUNG_WAIT_SECONDS)
 
 
 def failure_file(task: Allocation, folder: Path) -> Path:

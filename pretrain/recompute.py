@@ -1,0 +1,51 @@
+"""Activations of residual blocks computed again in the backward pass instead of being kept.
+
+Exact: the second pass normalises with the batch's statistics as the first did, but leaves BatchNorm's
+running ones alone, so these advance once per step.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from hvc.base.errors import UsageError
+from hvc.pretrain.trunk import BasicBlock, Bottleneck
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """From now on keep only the inputs of the network's residual blocks; UsageError if it has none."""
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlock | Bottleneck)]
+    if not blocks:
+        raise UsageError("engine.recompute works on residual blocks, and this trunk has none; leave it out")
+    for block in blocks:
+        block.forward = partial(_run, block, block.forward)  # type: ignore[method-assign]
+
+
+def _run(block: nn.Module, forward: Any, x: Tensor) -> Tensor:
+    result: Tensor = checkpoint(forward, x, use_reentrant=False, context_fn=partial(_contexts, block))
+    return result
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _statistics_kept(block)
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    # Copies take the second pass's updates; without any, BatchNorm would keep other tensors than before.
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    own = [dict(norm._buffers) for norm in norms]
+    for norm in norms:
+        norm._buffers.update(
+            {name: value.clone() for name, value in norm._buffers.items() if value is not None}
+        )
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, own, strict=True):
+            norm._buffers.update(buffers)
