@@ -302,6 +302,38 @@ def evaluate(
     _finish(_run_stage("evaluate", config), as_json)
 
 
+@app.command(short_help="Send MLflow what it missed of runs.")
+def sync(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER", help="Output folders of runs  [default: all below outputs/]"),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="Another server, which gets all of it  [default: where each run was recorded]"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send MLflow what it missed while it was away; what it has already does not get there twice.
+
+    Training does this by itself, while it runs and when it starts again. Exits 1 if something could not
+    be sent; a folder that a training run is sending from now is left to it.
+    """
+    from hvc.pretrain.sync import folders_with_journal
+    from hvc.pretrain.sync import sync as send
+
+    done = []
+    for run in send(folders_with_journal(folders or []), tracking_uri):
+        done.append(run)
+        if not as_json:
+            typer.echo(run.text())
+    if as_json:
+        typer.echo(json.dumps({"runs": [run.values() for run in done]}, indent=1))
+    elif not done:
+        typer.echo("no runs below outputs/; give the output folder of one")
+    raise typer.Exit(EXIT_FAILED if any(run.failed for run in done) else 0)
+
+
 @app.command("import", short_help="Other people's trunk into a file that hvc reads.")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights: .pth, .pth.tar, .safetensors ...")],

@@ -80,7 +80,9 @@ def _refuse_untold(path: Path, metadata: EncoderMetadata) -> None:
 
 def _save(path: Path, suffix: str, state: dict[str, Tensor], metadata: EncoderMetadata) -> None:
     if suffix == ".pth":
-        torch.save(OrderedDict((key, value.detach().cpu()) for key, value in state.items()), path)
+        tensors = OrderedDict((key, value.detach().cpu()) for key, value in state.items())
+        with path.open("wb") as file:  # given a path, torch would write the temporary name into it
+            torch.save(tensors, file)
     else:
         write_encoder(path, state, metadata)
 

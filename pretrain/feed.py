@@ -34,7 +34,7 @@ class Feeder:
         self._accumulate, self._radius = config.engine.accumulate, config.loss.radius
         self._device, self._map_size = device, map_size
         self._normaliser = Normaliser(config.views.statistics, device)
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _new_stream(device) if device.type == "cuda" else None
 
     def parts(self, batch: Batch) -> list[Part]:
         """The batch in `accumulate` parts, on every rank as many, ready for the device's main stream."""
@@ -75,3 +75,7 @@ class Feeder:
                 )
             )
         return made
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

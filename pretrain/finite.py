@@ -55,7 +55,7 @@ class FiniteGuard:
         event = None
         if self._device.type == "cuda":
             flags = torch.empty(3, dtype=torch.bool, pin_memory=True).copy_(flags, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self._waiting.append((step, flags, event))
 

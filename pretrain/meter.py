@@ -51,15 +51,8 @@ class Meter:
         """
         sums = torch.zeros(len(_NAMES) + 1, dtype=torch.float64, device=self._device)
         for loss, images in parts:
-            values = (
-                loss.total,
-                loss.static,
-                loss.dynamic,
-                loss.positives,
-                loss.without_pairs,
-                loss.spread,
-            )
-            sums += torch.stack([*(value.detach() for value in values), torch.ones_like(norm)]) * images
+            # In the order of _NAMES, which is StepLoss's own.
+            sums += torch.stack([*(value.detach() for value in loss), torch.ones_like(norm)]) * images
             self._images += images
         sums = torch.where(skipped > 0, 0.0, sums)
         self._sums = sums if self._sums is None else self._sums + sums

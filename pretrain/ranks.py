@@ -107,14 +107,14 @@ class Ranks:
             return tensors
         kinds: list[Any] = [[(name, value.shape, value.dtype) for name, value in tensors.items()]]
         dist.broadcast_object_list(kinds, src=0, group=self._group)
-        received = {}
+        received: dict[str, Tensor] = {}
         for dtype in sorted({dtype for _, _, dtype in kinds[0]}, key=str):
             own = [(name, shape) for name, shape, kind in kinds[0] if kind == dtype]
             flat = torch.empty(sum(shape.numel() for _, shape in own), dtype=dtype)
             if self.place.first:
                 torch.cat([tensors[name].reshape(-1) for name, _ in own], out=flat)
             dist.broadcast(flat, src=0, group=self._group)
-            pieces = flat.split([shape.numel() for _, shape in own])
+            pieces = torch.split(flat, [shape.numel() for _, shape in own])
             received |= {name: piece.view(shape) for (name, shape), piece in zip(own, pieces, strict=True)}
         return received
 

@@ -133,7 +133,7 @@ class EngineConfig(Config):
     zero_stage: Literal[0, 1] = 0
     """0: every rank holds the optimiser's state; 1: each rank holds its share."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16, fp16: compute under autocast; weights, optimiser and EMA target stay fp32. fp16 scales the loss."""
+    """bf16, fp16: compute under autocast; weights, optimiser and target stay fp32. fp16 scales the loss."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU per process where there are GPUs, else the CPU."""
     tf32: Literal["convolutions", "everything", "off"] = "convolutions"
@@ -259,7 +259,7 @@ class TrainConfig(Config):
     """Push one black image through the new online trunk, as the official code does to learn its width: its
     BatchNorm buffers then start at mean 0, variance 0.9, count 1. No weight depends on it."""
     ema_restart: bool = False
-    """After an interruption the EMA momentum's schedule starts anew (official code: its step is not saved)."""
+    """After an interruption the schedule of EMA momentum starts anew (official code: step not saved)."""
     workers: int = Field(2, ge=0)
     """Loader processes per training process; 0 loads in the training process itself."""
     log_every: int = Field(10, ge=1)

@@ -99,7 +99,7 @@ class Trainer:
     def _arrange(self, network: Any) -> Any:
         engine = self.config.engine
         if engine.sync_batchnorm:
-            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         last = self.device.type == "cuda" if engine.channels_last is None else engine.channels_last
         return network.to(self.device, memory_format=torch.channels_last if last else torch.preserve_format)
 
@@ -239,8 +239,8 @@ class Trainer:
         if spread < COLLAPSED and not self._warned:
             self._warned = True
             _log.warning(
-                "step %d: the embeddings collapse (train/feature_spread %.4f of 1): every place looks alike to "
-                "the network. Lower learning_rate, or look at the views' picture in the run",
+                "step %d: the embeddings collapse (train/feature_spread %.4f of 1): every place looks "
+                "alike to the network. Lower learning_rate, or look at the views' picture in the run",
                 self.step,
                 spread,
             )

@@ -77,7 +77,7 @@ class Watchdog:
         if self._on_hang is not None:
             try:
                 self._on_hang()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (whatever it is, this process has to leave)
                 _log.exception("rank %d: %s", self._rank, error)
         sys.stderr.flush()
         os._exit(EXIT_STOPPED)
