@@ -10,6 +10,7 @@ from typing import Any
 
 from hvc.base.errors import EXIT_STOPPED, HvcError
 from hvc.demo.child import run
+from hvc.pretrain.journal import JOURNAL, metric_records
 
 SIZE = 96
 BATCH = 16
@@ -107,7 +108,7 @@ tracking: {{uri: {json.dumps(uri)}, experiment: hvc-demo, model: hvc-demo}}
 """
     )
     result = _hvc("train", str(recipe), "--processes", str(PROCESSES))
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records = metric_records(run / JOURNAL)
     losses = [record["train/loss"] for record in records]
     speeds = sorted(record["perf/images_per_second"] for record in records)
     extra = {"first_loss": losses[0], "last_loss": losses[-1], "speed": speeds[len(speeds) // 2]}

@@ -6,6 +6,7 @@ from typing import Any
 
 from hvc.base.stage import Provenance
 from hvc.pretrain.dataset import TrainingData
+from hvc.pretrain.output import planned_steps
 from hvc.pretrain.recipe import TrainConfig
 
 
@@ -33,6 +34,7 @@ def attempt_line(
         "hvc.method": config.method_digest(),
         "hvc.dataset": data.digest,
         "hvc.output": str(config.folder),
+        "hvc.total_steps": str(planned_steps(config, data)),
     }
     if "code.commit" in facts:
         tags["mlflow.source.git.commit"] = facts["code.commit"]  # the UI shows it

@@ -60,13 +60,6 @@ class Journal:
         except OSError as error:
             raise HvcError(f"cannot write {path}: {error.strerror}; choose another output=") from None
 
-    def rewind(self, _step: int) -> None:
-        """Today's form, until train.py has moved over: nothing is ever taken back."""
-
-    def records(self) -> list[dict[str, float]]:
-        """Today's form, until train.py has moved over."""
-        return metric_records(self.path)
-
     def close(self) -> None:
         """Flush it and let go of the file; lines that the disk did not take are lost."""
         self.sync()

@@ -19,6 +19,10 @@ class JournalState:
     """Step and sha256."""
     files: set[str] = field(default_factory=set)
     """Pictures and other files, by name."""
+    pictures: dict[str, str] = field(default_factory=dict)
+    """File of the newest picture by kind."""
+    newest: dict[str, Any] | None = None
+    """Record of the newest checkpoint."""
     status: str | None = None
     """Of the last attempt's end; None while one goes on."""
 
@@ -42,9 +46,14 @@ class JournalState:
             self.attempts.append(line)
             self.status = None
         elif kind == "checkpoint":
-            self.checkpoints.add((line["record"]["step"], line["record"]["sha256"]))
+            record = line["record"]
+            self.checkpoints.add((record["step"], record["sha256"]))
+            if self.newest is None or record["step"] >= self.newest["step"]:
+                self.newest = record
         elif kind in ("picture", "artifact"):
             self.files.add(line["file"])
+            if kind == "picture":
+                self.pictures[line["name"]] = line["file"]
         elif kind == "state":
             self.status = line["status"]
 

@@ -1,5 +1,6 @@
 """How each kind of journal line is told to MLflow; every one may be told twice."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -9,9 +10,14 @@ from typing import Any, NamedTuple
 
 from hvc.pretrain.outbox import OUTBOX, drop
 from hvc.pretrain.registry import register
+from hvc.pretrain.runs_note import NOTE_TAG
 
 RECORDS = "checkpoints"
 """Artifact folder of a run that holds one small JSON record per checkpoint."""
+RUN_ID, EXPERIMENT_ID = "0RUN0", "0EXPERIMENT0"
+"""What a note says for ids that nobody knows before the run is at a server."""
+_OWN_NOTE = "hvc.note"
+"""Tag with the digest of the description that was set from here."""
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
 _log = logging.getLogger(__name__)
 
@@ -59,7 +65,7 @@ def send_checkpoint(post: Post, line: dict[str, Any]) -> None:
     known = {"address": record["address"], "sha256": record["sha256"], "step": record["step"]}
     source = f"runs:/{post.run_id}/{RECORDS}"
     register(post.client, line["model"], post.run_id, source, known | {"time": line["time"]})
-    post.tags({"hvc.checkpoint.step": str(record["step"]), "hvc.checkpoint": record["address"]})
+    post.tags({f"hvc.checkpoint.{key}": str(record[key]) for key in ("step", "address", "sha256")})
     # Last: the record says that all of this was done.
     post.client.log_dict(post.run_id, record, f"{RECORDS}/step-{record['step']:08d}.json")
 
@@ -76,6 +82,18 @@ def send_file(post: Post, line: dict[str, Any]) -> None:
     post.client.log_artifact(post.run_id, str(path), line["folder"])
     if Path(line["file"]).parts[0] == OUTBOX:
         drop(post.folder / line["file"])
+
+
+def send_note(post: Post, line: dict[str, Any]) -> None:
+    """The description on the run's page; one that somebody wrote there by hand stays."""
+    run = post.client.get_run(post.run_id)
+    there = run.data.tags.get(NOTE_TAG, "")
+    if there and _digest(there) != run.data.tags.get(_OWN_NOTE):
+        return
+    text = line["text"].replace(RUN_ID, post.run_id).replace(EXPERIMENT_ID, run.info.experiment_id)
+    text = text[:_LONGEST_TAG]
+    post.tags({_OWN_NOTE: _digest(text)})
+    post.tags({NOTE_TAG: text})
 
 
 def send_state(post: Post, line: dict[str, Any]) -> None:
@@ -95,8 +113,13 @@ SENDERS: dict[str, Callable[[Post, dict[str, Any]], None]] = {
     "checkpoint": send_checkpoint,
     "picture": send_file,
     "artifact": send_file,
+    "note": send_note,
     "state": send_state,
 }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _dataset_input(item: dict[str, Any]) -> Any:

@@ -18,18 +18,20 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance
 from hvc.pretrain.attempt import attempt_line, code_drift
-from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
+from hvc.pretrain.checkpoint import Checkpoint, step_name
 from hvc.pretrain.dataset import TrainingData
 from hvc.pretrain.journal import JOURNAL, JOURNAL_VERSION, Journal, metric_records
 from hvc.pretrain.journal_state import JournalState
 from hvc.pretrain.mlflow_client import client_of, default_uri, shown
 from hvc.pretrain.outbox import address_of, keep_encoder
+from hvc.pretrain.output import planned_steps
 from hvc.pretrain.picture_worker import PictureWorker
-from hvc.pretrain.posts import RECORDS
+from hvc.pretrain.posts import EXPERIMENT_ID, RECORDS, RUN_ID
 from hvc.pretrain.provenance_facts import all_facts
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.registry import NEWEST_ALIAS, aliased_steps
 from hvc.pretrain.run_note import NOTE, RunNote
+from hvc.pretrain.runs_note import Saved, run_note
 from hvc.pretrain.sender import Sender
 
 __all__ = ["NEWEST_ALIAS", "NOTE", "RECORDS", "Tracker", "settle"]
@@ -38,6 +40,8 @@ FINISH_SECONDS = {Outcome.DONE: 30.0, Outcome.STOPPED: 5.0, None: 5.0}
 """How long the end of an attempt may wait for MLflow, by outcome (None: it failed)."""
 ASK_SECONDS = 3.0
 """How long a checkpoint may wait for the word on aliases."""
+_LOOKED_AT = ("curves", "features", "views", "weights")
+"""Pictures in the order in which a run's page shows them."""
 _STATUS = {Outcome.DONE: "FINISHED", Outcome.STOPPED: "SCHEDULED", None: "FAILED"}
 _log = logging.getLogger(__name__)
 
@@ -65,7 +69,7 @@ class Tracker:
         Raises HvcError when the journal cannot be opened.
         """
         resumed = resumed or {}
-        self._config, self._folder = config, config.folder
+        self._config, self._data, self._folder = config, data, config.folder
         self.uri = config.tracking.uri or default_uri(self._folder.parent)
         self.seconds = 0.0
         """Time that the thread which trains has spent in here."""
@@ -80,7 +84,7 @@ class Tracker:
         numbers = [attempt["number"] for attempt in self._known.attempts]
         self._attempt = max([*numbers, int(resumed.get("attempt") or 0)])
         if new_attempt or not numbers:
-            self._begin_attempt(data, provenance, all_facts() | (facts or {}))
+            self._begin_attempt(provenance, all_facts() | (facts or {}))
         self._sender.start()
 
     @property
@@ -105,18 +109,12 @@ class Tracker:
             self._add("metrics", step=step, values=fresh)
         self.seconds += time.perf_counter() - begin
 
-    def picture(
-        self, name: str, step: int | Image.Image, render: Callable[[], Image.Image] | None = None
-    ) -> None:
+    def picture(self, name: str, step: int, render: Callable[[], Image.Image]) -> None:
         """Have a picture drawn, in another thread, as `pictures/NAME-STEP.png`, and kept in the run.
 
         Nobody may change any more what `render` needs.
         """
         begin = time.perf_counter()
-        if isinstance(step, Image.Image):  # today's form, until train.py has moved over
-            image, step = step, max(self._known.last_step.values(), default=0)
-            render = lambda: image  # noqa: E731
-        assert render is not None
         file = f"pictures/{name}-{step:08d}.png"
         if file not in self._known.files:
             self._pictures.draw(name, step, self._folder / file, render)
@@ -136,6 +134,7 @@ class Tracker:
                 "method": self._config.method_digest(),
             }
             self._add("checkpoint", record=record, model=tracking.model)
+            self._describe()
         if last and tracking.upload_encoder != "none":
             self._keep_encoder(checkpoint, f"{step_name(step)}-last", "encoder")
         self.journal.sync()
@@ -188,17 +187,6 @@ class Tracker:
                 self._folder,
             )
 
-    # Today's forms, until train.py has moved over.
-
-    def encoder(self, path: Path) -> None:
-        """Store the final trunk as an artifact of the run."""
-        self._add_file("artifact", path, "encoder")
-
-    def repair(self, root: Path) -> None:
-        """Record the complete checkpoints below `root` that a kill kept from the journal."""
-        for step in complete_steps(root):
-            self.checkpoint(verified(root, step))
-
     def _find_note(self, resumed: dict[str, Any]) -> RunNote:
         """Which run this is: by the journal, else by the note, else by the checkpoint, else a new one."""
         experiment, place = self._config.tracking.experiment, public(self.uri)
@@ -222,14 +210,29 @@ class Tracker:
             )
         return found
 
-    def _begin_attempt(self, data: TrainingData, provenance: Provenance, facts: dict[str, str]) -> None:
+    def _begin_attempt(self, provenance: Provenance, facts: dict[str, str]) -> None:
         self._attempt = max(provenance.attempt, self._attempt + 1)
-        line = attempt_line(self._config, data, provenance, self._attempt, facts)
+        line = attempt_line(self._config, self._data, provenance, self._attempt, facts)
         drift = code_drift(self._known.attempts, self._attempt, line["code"])
         if drift:
             _log.warning("the code has changed since the last attempt (%s)", drift)
             line["tags"]["hvc.code_drift"] = drift
         self._add("attempt", **line)
+        self._describe()
+
+    def _describe(self) -> None:
+        """The run's description, as things stand now."""
+        newest, pictures = self._known.newest, self._known.pictures
+        text = run_note(
+            self._config,
+            self._data,
+            EXPERIMENT_ID,
+            RUN_ID,
+            planned_steps(self._config, self._data),
+            Saved(newest["step"], newest["address"], newest["sha256"]) if newest else None,
+            [pictures[name] for name in sorted(pictures, key=_place_of_picture)],
+        )
+        self._add("note", text=text)
 
     def _keep_encoder(self, checkpoint: Checkpoint, name: str, folder: str) -> None:
         try:
@@ -242,6 +245,7 @@ class Tracker:
 
     def _on_picture(self, name: str, step: int, path: Path) -> None:
         self._add_file("picture", path, "pictures", name=name, step=step)
+        self._describe()
 
     def _add_file(self, kind: str, path: Path, folder: str, **more: Any) -> None:
         inside = path.is_relative_to(self._folder)
@@ -277,6 +281,10 @@ def _is_settled(config: TrainConfig) -> bool:
     here = note.tracking_uri == public(config.tracking.uri or default_uri(config.folder.parent))
     sent = note.cursor == journal.stat().st_size and not note.postponed
     return here and sent and note.closed
+
+
+def _place_of_picture(name: str) -> int:
+    return _LOOKED_AT.index(name) if name in _LOOKED_AT else len(_LOOKED_AT)
 
 
 def _valid_key(text: Any) -> str:

@@ -78,9 +78,12 @@ def _begin(
         config,
         data,
         provenance,
-        resumed=found.state.get("tracking") if found else None,
+        resumed=(found.state.get("tracking") or {"run_id": found.state.get("run_id")}) if found else None,
         facts={"model": cost[0], "work": cost[1]},
     )
+    if found:
+        tracker.checkpoint(found)  # a kill may have come between it and its record
+    tracker.repair(config.checkpoints)  # what a kill between a checkpoint and its record left out
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())
     return found, tracker
 

@@ -1,0 +1,118 @@
+"""`hvc sync`: sends what MLflow has not got of runs that nobody trains just now."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hvc.base.addresses import public
+from hvc.base.errors import HvcError, UsageError
+from hvc.data_prep.lock import BusyError, sole_writer
+from hvc.pretrain.delivery import Delivery
+from hvc.pretrain.journal import JOURNAL
+from hvc.pretrain.mlflow_client import default_uri, shown
+from hvc.pretrain.run_note import RunNote
+from hvc.pretrain.sender import LOCK, pause_after
+
+TRIES = 4
+"""Failures in a row after which a server counts as away."""
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What became of one run's journal."""
+
+    folder: str
+    run_id: str | None
+    tracking_uri: str
+    sent: int
+    """Journal lines sent now."""
+    waiting: int
+    """Lines that still have to be sent."""
+    problem: str = ""
+    """Why they wait; empty if none do."""
+    busy: bool = False
+    """Whether somebody else sends them now."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something could not be sent, and nobody is at it."""
+        return bool(self.problem) and not self.busy
+
+    def values(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """In one line."""
+        run = f"run {self.run_id}" if self.run_id else "its run is not there yet"
+        said = f"{self.folder}: {self.sent} records sent to {self.tracking_uri} ({run})"
+        if self.waiting:
+            said += f", {self.waiting} wait"
+        return f"{said}: {self.problem}" if self.problem else said
+
+
+def folders_with_journal(given: Iterable[Path], default: Path = Path("outputs")) -> list[Path]:
+    """The run folders to look at: those given, else all below `default`.
+
+    Raises UsageError for a given folder without a journal.
+    """
+    found = [folder.absolute() for folder in given]
+    for folder in found:
+        if not (folder / JOURNAL).is_file():
+            raise UsageError(f"{folder}: no {JOURNAL} in it; give the output folder of a run")
+    return found or sorted(path.parent.absolute() for path in default.rglob(JOURNAL))
+
+
+def sync(folders: Iterable[Path], uri: str | None = None) -> Iterator[Synced]:
+    """Send what is missing, run by run.
+
+    Args:
+        uri: Another server than the one each run was recorded at; the whole journal goes there.
+    """
+    for folder in folders:
+        yield _sync_one(folder, uri or _uri_of(folder))
+
+
+def _sync_one(folder: Path, uri: str) -> Synced:
+    delivery: Delivery | None = None
+    problem, busy = "", False
+    try:
+        with sole_writer(folder / LOCK, str(folder)):
+            delivery = Delivery(folder, uri)
+            problem = _send_all(delivery)
+    except BusyError:
+        problem, busy = "left alone: a training run or another `hvc sync` sends from it now", True
+    except HvcError as error:
+        problem = str(error)
+    if delivery is None:
+        note = RunNote.read(folder)
+        return Synced(str(folder), note.run_id if note else None, public(uri), 0, 0, problem, busy)
+    note, sent = delivery.note, delivery.lines_sent
+    return Synced(str(folder), note.run_id, public(uri), sent, delivery.waiting(), problem)
+
+
+def _send_all(delivery: Delivery) -> str:
+    """What stands in the way; empty if all is sent."""
+    failures = 0
+    while True:
+        try:
+            if not delivery.send(final=True):
+                return ""
+            failures = 0
+        except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
+            failures += 1
+            if failures == TRIES:
+                where = public(delivery.uri)
+                return f"{where} does not take it ({shown(error, delivery.uri)}); try again later"
+            time.sleep(pause_after(failures))
+
+
+def _uri_of(folder: Path) -> str:
+    """Where the run is recorded; the environment's form of the address may have a password."""
+    note, ours = RunNote.read(folder), os.environ.get("MLFLOW_TRACKING_URI")
+    if note is None:
+        return default_uri(folder.parent)
+    return ours if ours and public(ours) == note.tracking_uri else note.tracking_uri
