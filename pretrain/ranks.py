@@ -17,6 +17,8 @@ from hvc.base.errors import HvcError
 from hvc.pretrain.processes import Place
 
 T = TypeVar("T")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "NCCL error")
+"""What a collective says when another process is gone."""
 
 
 def import_deepspeed(device: torch.device) -> Any:
@@ -130,8 +132,14 @@ class Ranks:
         """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             if dist.get_backend() != "nccl":
                 dist.destroy_process_group()
+            if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _LOST):
+                raise HvcError(
+                    f"rank {self.place.rank} lost touch with another rank ({str(error).splitlines()[0]}). "
+                    "What ended that one stands in its own words or Slurm's (killed? out of memory?); run "
+                    "the same command again: it goes on from the last checkpoint"
+                ) from None
             raise
         dist.destroy_process_group()

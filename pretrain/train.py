@@ -8,7 +8,7 @@ from typing import Any
 from hvc.base.addresses import public
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
-from hvc.pretrain.checkpoint import Checkpoint, newest
+from hvc.pretrain.checkpoint import Checkpoint, complete_steps, newest, verified
 from hvc.pretrain.cost import cost_of, lines
 from hvc.pretrain.dataset import TrainingData, load_data
 from hvc.pretrain.engine import choose_device
@@ -83,7 +83,8 @@ def _begin(
     )
     if found:
         tracker.checkpoint(found)  # a kill may have come between it and its record
-    tracker.repair(config.checkpoints)  # what a kill between a checkpoint and its record left out
+    for step in complete_steps(config.checkpoints):  # a kill between a checkpoint and its record
+        tracker.checkpoint(verified(config.checkpoints, step))
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())
     return found, tracker
 

@@ -43,6 +43,13 @@ def hvc_json(*arguments: str, cwd: Path, **env: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def recorded_steps(folder: Path) -> list[int]:
+    """Steps that a run's journal has metrics of, in its order."""
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    contents = [json.loads(line) for line in lines]
+    return [content["step"] for content in contents if content["kind"] == "metrics"]
+
+
 def clean_env() -> dict[str, str]:
     """This process's environment without what would steer a run from outside."""
     steering = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "MLFLOW_TRACKING_URI"}

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from rank_harness import consume
-from running import clean_env, write_recipe
+from running import clean_env, recorded_steps, write_recipe
 from training_data import numbered, write_dataset
 
 from hvc.pretrain.checkpoint import complete_steps
 from hvc.pretrain.dataset import load_data, plan_run
+from hvc.pretrain.journal import metric_records
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.processes import free_port
 from hvc.pretrain.recipe import TrainConfig
@@ -111,7 +112,7 @@ def test_killed_ranks_are_continued_by_another_number(address, tmp_path, workers
 _RECORDED = """
 import json, os, sys
 import hvc
-import hvc.pretrain.train as train
+import hvc.pretrain.trainer as train
 original = train.stream
 def recorded(*arguments, **options):
     with open(os.environ["RECORD"] + "/" + os.environ["RANK"] + ".jsonl", "w") as file:
@@ -158,8 +159,7 @@ def test_a_run_stopped_on_two_ranks_goes_on_with_three(address, tmp_path):
     assert 0 < stopped_at < 27, "not stopped in mid-epoch"
     joined = before | after
     assert [joined[step] for step in range(40)] == expected(TrainConfig.load(recipe), 40)
-    records = (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in records] == list(range(1, 41))
-    last = json.loads(records[-1])
+    assert recorded_steps(tmp_path / "moved") == list(range(1, 41))
+    last = metric_records(tmp_path / "moved" / "journal.jsonl")[-1]
     assert last["data/bad_samples"] == 0
     assert 0 <= last["data/wait_share"] <= 1

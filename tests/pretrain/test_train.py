@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import HVC, clean_env, hvc_json, run_hvc, start_hvc, write_recipe
-from safetensors.torch import load_file
+from running import HVC, clean_env, hvc_json, recorded_steps, run_hvc, start_hvc, write_recipe
+from training_tensors import all_tensors, differing
 
 from hvc.pretrain.checkpoint import complete_steps, open_checkpoint
 from hvc.pretrain.encoder_file import read_encoder
@@ -20,16 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
-    checkpoint = open_checkpoint(folder / "checkpoints" / f"step-{step:08d}")
-    tensors = checkpoint.tensors("model") | checkpoint.tensors("optimizer")
-    for path in sorted(checkpoint.folder.glob("buffers-*")):
-        tensors |= {f"{path.stem}/{key}": value for key, value in load_file(path).items()}
-    return tensors
-
-
-def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
-    assert a.keys() == b.keys()
-    return [key for key in a if not torch.equal(a[key], b[key])]
+    return all_tensors(open_checkpoint(folder / "checkpoints" / f"step-{step:08d}"))
 
 
 def test_a_run_is_tracked_and_leaves_a_trunk(trained, dataset):
@@ -59,11 +50,11 @@ def test_a_run_is_tracked_and_leaves_a_trunk(trained, dataset):
 
 def test_a_finished_run_is_left_as_it_is(trained):
     folder, result = trained
-    before = (folder / "whole" / "metrics.jsonl").read_bytes()
+    before = (folder / "whole" / "journal.jsonl").read_bytes()
     again = hvc_json("train", str(folder / "whole.yaml"), cwd=folder)
     assert again["checkpoint"] == result["checkpoint"]
     assert again["run_id"] == result["run_id"]
-    assert (folder / "whole" / "metrics.jsonl").read_bytes() == before
+    assert (folder / "whole" / "journal.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1])
@@ -88,8 +79,7 @@ def test_killed_and_run_again_equals_never_killed(trained, dataset, tmp_path, ze
     result = hvc_json("train", str(recipe), "--processes", "2", cwd=tmp_path)
     assert result["step"] == 6
     assert differing(weights(tmp_path / "killed", 6), weights(folder / name, 6)) == []
-    records = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in records] == [1, 2, 3, 4, 5, 6]
+    assert recorded_steps(tmp_path / "killed") == [1, 2, 3, 4, 5, 6]
     assert not list(root.glob(".*"))
 
 
@@ -145,6 +135,7 @@ def test_another_recipe_in_the_same_folder_is_refused(trained):
 
 def test_a_diverged_run_saves_nothing(dataset, tmp_path):
     options = {"learning_rate": 1e30, "log_every": 100, "checkpoint": {"every": 1, "keep": 1}}
+    options["non_finite"] = {"limit": 3}
     recipe = write_recipe(tmp_path / "wild.yaml", dataset, **options)
     done = run_hvc("train", str(recipe), "--processes", "2", cwd=tmp_path)
     assert done.returncode == 1
@@ -161,18 +152,18 @@ def test_what_mlflow_missed_is_made_up_for(dataset, tmp_path):
 
     recipe = write_recipe(tmp_path / "gap.yaml", dataset, steps=2, checkpoint={"every": 1, "keep": 9})
     result = hvc_json("train", str(recipe), cwd=tmp_path)
-    note = tmp_path / "gap" / "run.json"
+    journal, note = tmp_path / "gap" / "journal.jsonl", tmp_path / "gap" / "run.json"
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     client.update_run(result["run_id"], status="RUNNING")
     (tmp_path / "mlartifacts" / result["run_id"] / "artifacts/checkpoints/step-00000002.json").unlink()
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"closed": False}))
+    lines = journal.read_text().splitlines(keepends=True)
+    cut = next(n for n, line in enumerate(lines) if json.loads(line).get("record", {}).get("step") == 2)
+    journal.write_text("".join(lines[:cut]) + lines[cut][:40])
+    note.write_text('{"run_id": "ab')
     assert hvc_json("train", str(recipe), cwd=tmp_path)["run_id"] == result["run_id"]
     assert client.get_run(result["run_id"]).info.status == "FINISHED"
     names = {item.path for item in client.list_artifacts(result["run_id"], "checkpoints")}
     assert names == {"checkpoints/step-00000001.json", "checkpoints/step-00000002.json"}
-
-    note.write_text('{"run_id": "ab')  # half a file: a new run, no traceback
-    assert hvc_json("train", str(recipe), cwd=tmp_path)["run_id"] != result["run_id"]
 
 
 def test_autocast_keeps_weights_in_fp32(dataset, tmp_path):
