@@ -101,8 +101,8 @@ Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="runs:/ID (its newest), runs:/ID@STEP, models:/NAME@ALIAS, a checkpoint folder, an "
-        "encoder.safetensors, or baseline:untrained.",
+        help="runs:/ID (its newest), runs:/ID@STEP, models:/NAME@ALIAS, a checkpoint (folder or "
+        "s3://bucket/.../step-N), an encoder.safetensors, or baseline:untrained.",
     ),
 ]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="The benchmark's folder.")]

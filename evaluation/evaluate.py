@@ -64,7 +64,8 @@ class EvaluateConfig(Config):
     """What to evaluate, on what, how."""
 
     checkpoint: str
-    """`runs:/ID[@STEP]`, `models:/NAME@ALIAS`, a checkpoint folder, a trunk file, `baseline:untrained`."""
+    """`runs:/ID[@STEP]`, `models:/NAME@ALIAS`, a checkpoint folder, a trunk file, either of them at
+    `s3://bucket/...`, or `baseline:untrained`."""
     benchmark: Literal["davis2016", "folder"]
     data: str
     """The benchmark's folder."""

@@ -1,17 +1,23 @@
-"""From what a user names (`runs:/ID`, `models:/NAME@ALIAS`, a path, a baseline) to a trunk's weights."""
+"""From what a user names (`runs:/ID`, `models:/NAME@ALIAS`, path, `s3://`, baseline) to a trunk's weights.
+
+Of a checkpoint only what evaluation uses is read and checked: COMPLETE (its sha256 is what the run
+recorded), the hash it gives for `encoder.safetensors`, and where the run has to be learnt from the
+checkpoint, `state.json`. The other 140 MB stay where they are, unread.
+"""
 
 import json
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
-from hvc.base.storage import sha256_file
+from hvc.base.storage import MissingError, open_store, sha256_file
 from hvc.evaluation.tracked import connect, shown
-from hvc.pretrain.checkpoint import ENCODER, open_checkpoint
+from hvc.pretrain.checkpoint import Checkpoint, DamagedError, complete_steps, open_checkpoint
+from hvc.pretrain.marker import COMPLETE, ENCODER, STATE
 from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS
 
 UNTRAINED = "baseline:untrained"
@@ -26,12 +32,15 @@ class Trunk:
     reference: str
     """As the user wrote it."""
     encoder: Path | None
-    """`encoder.safetensors`; None for the untrained baseline."""
+    """`encoder.safetensors`; None for the untrained baseline. One that comes from a bucket is a temporary
+    file, there as long as this object."""
     sha256: str
     """Of the weights' file; names the results folder."""
     step: int
     run_id: str | None = None
     """The MLflow run that made it, if any is known."""
+    held: object = field(default=None, repr=False, compare=False)
+    """Keeps the temporary file."""
 
 
 def resolve(reference: str, tracking_uri: str) -> Trunk:
@@ -59,11 +68,11 @@ def _from_run(reference: str, tracking_uri: str) -> Trunk:
             raise HvcError(f"{reference}: recorded steps are {sorted(records) or 'none'}")
         return _from_record(reference, records[int(step)], run_id)
     for known in sorted(records, reverse=True):
-        if (Path(records[known]["address"]) / ENCODER).exists():  # older ones may be pruned
+        if open_store(records[known]["address"]).exists(COMPLETE):  # older ones may be pruned
             return _from_record(reference, records[known], run_id)
     if records:
         where = records[max(records)]["address"]
-        raise HvcError(f"{reference}: none of its checkpoints is on this machine (newest: {where})")
+        raise HvcError(f"{reference}: none of its checkpoints is within reach (newest: {where})")
     raise HvcError(f"{reference}: the run has no complete checkpoint yet")
 
 
@@ -91,10 +100,15 @@ def _reason(error: Exception, tracking_uri: str) -> str:
 
 
 def _from_record(reference: str, record: dict[str, Any], run_id: str) -> Trunk:
-    checkpoint = open_checkpoint(Path(record["address"]))
+    checkpoint = open_checkpoint(record["address"], files=[ENCODER])
     if checkpoint.sha256 != record["sha256"]:
         raise HvcError(f"{record['address']}: not the checkpoint that run {run_id} recorded")
-    return Trunk(reference, checkpoint.encoder, sha256_file(checkpoint.encoder), checkpoint.step, run_id)
+    return _trunk(reference, checkpoint, run_id)
+
+
+def _trunk(reference: str, checkpoint: Checkpoint, run_id: str | None) -> Trunk:
+    digest = checkpoint.marker.files[ENCODER].sha256  # checked: it was opened with this file
+    return Trunk(reference, checkpoint.path(ENCODER), digest, checkpoint.step, run_id, checkpoint)
 
 
 def _from_model(reference: str, tracking_uri: str) -> Trunk:
@@ -122,21 +136,53 @@ def _from_model(reference: str, tracking_uri: str) -> Trunk:
 
 
 def _from_path(reference: str) -> Trunk:
+    if reference.startswith("s3://"):
+        return _from_bucket(reference)
     path = Path(reference)
     if path.is_dir():
         if (path / "checkpoints").is_dir():
             raise UsageError(f"{path} is a run's folder; name one of the checkpoints in it")
-        checkpoint = open_checkpoint(path)
-        run_id = checkpoint.state.get("run_id")
-        return Trunk(
-            reference, checkpoint.encoder, sha256_file(checkpoint.encoder), checkpoint.step, run_id
-        )
+        return _from_checkpoint(reference)
     if not path.is_file():
         raise HvcError(
-            f"{reference}: no such checkpoint; give runs:/ID, models:/NAME@ALIAS, a checkpoint folder, "
-            f"an encoder.safetensors, or {UNTRAINED}"
+            f"{reference}: no such checkpoint; give runs:/ID, models:/NAME@ALIAS, a checkpoint (folder or "
+            f"s3://bucket/prefix), an encoder.safetensors, or {UNTRAINED}"
         )
+    return _from_file(reference, path, None)
+
+
+def _from_checkpoint(reference: str) -> Trunk:
+    checkpoint = open_checkpoint(reference, files=[ENCODER, STATE])
+    return _trunk(reference, checkpoint, checkpoint.state.get("run_id"))
+
+
+def _from_bucket(reference: str) -> Trunk:
+    if not reference.endswith(".safetensors"):
+        try:
+            return _from_checkpoint(reference)
+        except DamagedError:
+            steps = complete_steps(reference)
+            if steps:
+                last = f"{reference.rstrip('/')}/step-{steps[-1]:08d}"
+                raise UsageError(
+                    f"{reference} holds several checkpoints; name one of them, e.g. {last}"
+                ) from None
+            raise
+    place, _, name = reference.rpartition("/")
+    folder = tempfile.TemporaryDirectory(prefix="hvc-encoder-")
+    path = Path(folder.name, name)
+    try:
+        with path.open("wb") as file:
+            open_store(place).fetch(name, file)
+    except MissingError as error:
+        raise HvcError(f"{reference}: no such checkpoint ({error})") from None
+    except OSError as error:
+        raise HvcError(f"cannot copy {reference} to {path}: {error.strerror}; free some space") from None
+    return _from_file(reference, path, folder)
+
+
+def _from_file(reference: str, path: Path, held: object) -> Trunk:
     from hvc.pretrain.encoder_file import read_encoder
 
     _, metadata = read_encoder(path)
-    return Trunk(reference, path, sha256_file(path), metadata.step)
+    return Trunk(reference, path, sha256_file(path), metadata.step, held=held)

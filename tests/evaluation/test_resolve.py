@@ -1,0 +1,155 @@
+"""A trunk by any of its names, in folders and in buckets: the right one, unaltered, or a clear error."""
+
+import mlflow
+import pytest
+from checkpoint_data import snapshot, write, write_version_1
+from evaluation_video import make_video
+from running import hvc_json, run_hvc
+
+from hvc.base.errors import HvcError, UsageError
+from hvc.base.storage import open_store
+from hvc.evaluation.resolve import resolve
+from hvc.pretrain.encoder_file import read_encoder
+
+UNUSED = "sqlite:///nowhere.db"
+ENCODER, MODEL = "encoder.safetensors", "model.safetensors"
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.services)])
+def address(request, tmp_path):
+    if request.param == "folder":
+        return str(tmp_path / "c")
+    return request.getfixturevalue("s3_env").bucket("trunks") + "/run/c"
+
+
+@pytest.fixture
+def recorded(address, tmp_path):
+    """Two checkpoints, and a run that knows them: address, tracking URI, run id."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("resolve", artifact_location=(tmp_path / "artifacts").as_uri())
+    run_id = client.create_run(experiment).info.run_id
+    client.create_registered_model("trunk")
+    for step in (10, 20):
+        done = write(address, step, run_id=run_id)
+        record = {"version": 1, "step": step, "address": done.address, "sha256": done.sha256}
+        client.log_dict(run_id, record, f"checkpoints/step-{step:08d}.json")
+        tags = {f"hvc.{key}": str(record[key]) for key in ("address", "sha256", "step")}
+        client.create_model_version("trunk", f"runs:/{run_id}/checkpoints", run_id, tags=tags)
+        client.set_registered_model_alias("trunk", "newest", str(step // 10))
+    return address, uri, run_id
+
+
+def assert_trunk(trunk, step, run_id):
+    assert (trunk.step, trunk.run_id) == (step, run_id)
+    state, metadata = read_encoder(trunk.encoder)
+    assert metadata.step == step
+    assert (state["conv1.weight"] == snapshot(step).encoder["conv1.weight"]).all()
+
+
+def test_every_name_leads_to_the_trunk(recorded):
+    address, uri, run_id = recorded
+    for reference, step in [
+        (f"runs:/{run_id}", 20),
+        (f"runs:/{run_id}@10", 10),
+        ("models:/trunk@newest", 20),
+        ("models:/trunk@latest", 20),
+        ("models:/trunk/1", 10),
+        (f"{address}/step-00000010", 10),
+        (f"{address}/step-00000020/", 20),
+    ]:
+        assert_trunk(resolve(reference, uri), step, run_id)
+    bare = resolve(f"{address}/step-00000010/{ENCODER}", uri)
+    assert_trunk(bare, 10, None)
+    assert bare.sha256 == resolve(f"runs:/{run_id}@10", uri).sha256
+
+
+def test_of_a_run_the_newest_that_is_still_there(recorded):
+    address, uri, run_id = recorded
+    store = open_store(address)
+    store.delete("step-00000020/COMPLETE")
+    assert_trunk(resolve(f"runs:/{run_id}", uri), 10, run_id)
+    store.delete("step-00000010/COMPLETE")
+    with pytest.raises(HvcError, match="none of its checkpoints is within reach"):
+        resolve(f"runs:/{run_id}", uri)
+    with pytest.raises(HvcError, match="not a complete checkpoint"):
+        resolve(f"runs:/{run_id}@10", uri)
+
+
+def test_what_evaluation_uses_is_checked_and_the_rest_is_not_read(recorded):
+    address, uri, run_id = recorded
+    store = open_store(address)
+    store.delete(f"step-00000020/{MODEL}")
+    assert_trunk(resolve(f"runs:/{run_id}", uri), 20, run_id)
+    encoder = f"step-00000020/{ENCODER}"
+    data = bytearray(store.read(encoder))
+    data[-1] ^= 1
+    store.write(encoder, bytes(data))
+    for reference in (f"runs:/{run_id}", "models:/trunk@newest", f"{address}/step-00000020"):
+        with pytest.raises(HvcError, match=rf"{ENCODER}: altered since it was written"):
+            resolve(reference, uri)
+
+
+def test_another_checkpoint_in_the_same_place_is_noticed(recorded):
+    address, uri, run_id = recorded
+    write(address, 20, run_id="another")
+    with pytest.raises(HvcError, match=f"not the checkpoint that run {run_id} recorded"):
+        resolve(f"runs:/{run_id}", uri)
+
+
+def test_wrong_places(address):
+    write(address, 10)
+    for reference, words in [
+        (f"{address}/step-00000030", "no such checkpoint|not a complete checkpoint"),
+        (f"{address}/step-00000010/other.safetensors", "no such checkpoint"),
+    ]:
+        with pytest.raises(HvcError, match=words):
+            resolve(reference, UNUSED)
+
+
+@pytest.mark.services
+def test_a_prefix_of_several_is_explained(s3_env):
+    address = s3_env.bucket("several") + "/c"
+    for step in (10, 20):
+        write(address, step)
+    with pytest.raises(
+        UsageError, match=r"several checkpoints; name one .* s3://several.*/c/step-00000020"
+    ):
+        resolve(address, UNUSED)
+
+
+@pytest.mark.services
+def test_the_copy_of_a_bucket_goes_with_the_trunk(s3_env):
+    address = s3_env.bucket("held") + "/c"
+    write(address, 10)
+    for reference in (f"{address}/step-00000010", f"{address}/step-00000010/{ENCODER}"):
+        trunk = resolve(reference, UNUSED)
+        path = trunk.encoder
+        assert path.exists()
+        del trunk
+        assert not path.parent.exists()
+
+
+def test_version_1_still_leads_to_its_trunk(tmp_path):
+    folder = write_version_1(tmp_path, 30)
+    assert_trunk(resolve(str(folder), UNUSED), 30, None)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_a_run_in_a_bucket_is_evaluated(trained, s3_env, tmp_path):
+    _, result = trained
+    address = s3_env.bucket("evaluated") + "/c/step-00000006"
+    store, local = open_store(address), open_store(result["checkpoint"])
+    for name in local.names():
+        store.write(name, local.read(name))
+    make_video(ids=(1, 2)).write(tmp_path / "blocks")
+    options = ["folder", "blocks", "protocol.input_size=48"]
+    there = hvc_json("evaluate", address, *options, cwd=tmp_path, **s3_env.env)
+    here = hvc_json("evaluate", result["checkpoint"], *options, cwd=tmp_path)
+    assert there["weights_sha256"] == here["weights_sha256"]
+    assert there["scores"] == here["scores"]
+    store.delete("COMPLETE")
+    done = run_hvc("evaluate", address, *options, cwd=tmp_path, **s3_env.env)
+    assert done.returncode == 1
+    assert "not a complete checkpoint" in done.stderr
