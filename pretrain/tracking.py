@@ -18,7 +18,7 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance
 from hvc.pretrain.attempt import attempt_line, code_drift
-from hvc.pretrain.checkpoint import Checkpoint, step_name
+from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
 from hvc.pretrain.dataset import TrainingData
 from hvc.pretrain.journal import JOURNAL, JOURNAL_VERSION, Journal, metric_records
 from hvc.pretrain.journal_state import JournalState
@@ -186,6 +186,17 @@ class Tracker:
                 public(self.uri),
                 self._folder,
             )
+
+    def repair(self, address: str | Path) -> None:
+        """Record the complete checkpoints at `address` that a kill kept from the journal."""
+        recorded = {step for step, _ in self._known.checkpoints}
+        for step in complete_steps(address):
+            if step in recorded:
+                continue
+            try:
+                self.checkpoint(verified(address, step))
+            except HvcError as error:  # a damaged one; training passes it over, too
+                _log.warning("not recorded: %s", error)
 
     def _find_note(self, resumed: dict[str, Any]) -> RunNote:
         """Which run this is: by the journal, else by the note, else by the checkpoint, else a new one."""
