@@ -18,7 +18,6 @@ import json
 import logging
 import re
 import shutil
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,12 +26,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hvc.base.errors import HvcError
-from hvc.base.storage import open_store, sha256_file
-from hvc.base.store import MissingError, StorageError, Store
+from hvc.base.storage import MissingError, open_store
+from hvc.pretrain.checkpoint_files import Files
 from hvc.pretrain.marker import (
     BUFFERS,
     CHECKPOINT_VERSION,
@@ -45,82 +44,25 @@ from hvc.pretrain.marker import (
     step_name,
     step_of,
 )
-from hvc.pretrain.retention import clear_unfinished, local_folder, survey, sync
+from hvc.pretrain.retention import clear_unfinished, survey
 
 __all__ = [
     "CHECKPOINT_VERSION",
     "COMPLETE",
     "ENCODER",
     "Checkpoint",
-    "CheckpointWriter",
     "DamagedError",
     "clear_unfinished",
     "complete_steps",
     "merge_buffers",
     "newest",
     "open_checkpoint",
-    "prune",
     "step_name",
-    "sync",
     "verified",
 ]
 
 _RANK = re.compile(r"^rank-(\d{5,})/(.+)$", re.DOTALL)
 _log = logging.getLogger(__name__)
-
-
-class Files:
-    """The files of one checkpoint on this machine, each checked when it is first asked for.
-
-    Those of a bucket are fetched into a temporary folder, which goes with this object.
-    """
-
-    def __init__(self, store: Store, marker: Marker) -> None:
-        self._store, self._marker = store, marker
-        self._checked: dict[str, Path] = {}
-        self._fetched: tempfile.TemporaryDirectory[str] | None = None
-
-    def path(self, name: str) -> Path:
-        """A local file of the right content; DamagedError that names it otherwise."""
-        if name not in self._checked:
-            self._checked[name] = self._check(name)
-        return self._checked[name]
-
-    def _check(self, name: str) -> Path:
-        where, expected = self._store.where(name), self._marker.files.get(name)
-        if expected is None:
-            raise HvcError(f"{self._store.address}: a checkpoint without {name}; use another one")
-        try:
-            size = self._store.size(name)
-            if size != expected.bytes:
-                raise DamagedError(f"{where}: {size} bytes, not {expected.bytes}; use another checkpoint")
-            path = self._local(name)
-            if sha256_file(path) != expected.sha256:
-                raise DamagedError(f"{where}: altered since it was written; use another checkpoint")
-        except MissingError:
-            raise DamagedError(f"{where}: missing; use another checkpoint") from None
-        except OSError as error:
-            raise StorageError(
-                f"cannot read {where}: {error.strerror}; move its folder away to go on from an older one"
-            ) from None
-        return path
-
-    def _local(self, name: str) -> Path:
-        folder = local_folder(self._store)
-        if folder is not None:
-            return folder / name
-        if self._fetched is None:
-            self._fetched = tempfile.TemporaryDirectory(prefix="hvc-checkpoint-")
-        path = Path(self._fetched.name, name)
-        try:
-            with path.open("wb") as file:
-                self._store.fetch(name, file)
-        except OSError as error:
-            raise StorageError(
-                f"cannot copy {self._store.where(name)} to {path}: {error.strerror}; free some space or "
-                "set TMPDIR to another folder"
-            ) from None
-        return path
 
 
 @dataclass(frozen=True)
@@ -192,16 +134,6 @@ class Checkpoint:
         except OSError as error:
             raise HvcError(f"cannot write {folder / ENCODER}: {error.strerror}") from None
 
-    @property
-    def folder(self) -> Path:
-        """The folder of a local one."""
-        return Path(self.address)
-
-    @property
-    def encoder(self) -> Path:
-        """The trunk's file on this machine, see `path`."""
-        return self.path(ENCODER)
-
 
 def open_checkpoint(address: str | Path, files: Collection[str] | None = None) -> Checkpoint:
     """The checkpoint in a folder or at an `s3://` address, complete and unaltered.
@@ -271,62 +203,3 @@ def merge_buffers(ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         else:
             merged[key] = values.amax(0)
     return merged
-
-
-class CheckpointWriter:
-    """Writes one checkpoint of version 1: every rank its part, then rank 0 commits."""
-
-    def __init__(self, root: Path, step: int, attempt: int) -> None:
-        self._root, self._step = root, step
-        self.folder = root / f".{step_name(step)}.{attempt}.tmp"
-
-    def write_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """One safetensors file, flushed to disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name}.safetensors"
-        try:
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
-            sync(path)
-        except (OSError, SafetensorError) as error:
-            raise HvcError(f"cannot write {path}: {error}; free some space, then run again") from None
-
-    def rank_files(self, world_size: int) -> list[Path]:
-        """The buffers of all ranks; HvcError if rank 0 cannot see them all."""
-        files = sorted(self.folder.glob("buffers-*.safetensors"))
-        if len(files) != world_size:
-            raise HvcError(
-                f"{self.folder}: {len(files)} of {world_size} ranks' files are there; the output folder "
-                "must be on storage that all nodes share"
-            )
-        return files
-
-    def commit(self, state: dict[str, Any]) -> Checkpoint:
-        """Rank 0, after all ranks have written: hashes, marker, and the name that makes it count."""
-        final = self._root / step_name(self._step)
-        try:
-            (self.folder / "state.json").write_text(json.dumps(state, indent=1))
-            files = {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-                for path in sorted(self.folder.iterdir())
-            }
-            content = {"version": 1, "step": self._step, "files": files}
-            (self.folder / COMPLETE).write_text(json.dumps(content, indent=1))
-            sync(self.folder / "state.json")
-            sync(self.folder / COMPLETE)
-            if final.exists():  # an earlier, damaged one of the same step
-                shutil.rmtree(final)
-            self.folder.rename(final)
-            sync(self._root)
-        except OSError as error:
-            raise HvcError(
-                f"cannot write {self.folder}: {error}; free some space, then run again"
-            ) from None
-        return verified(self._root, self._step)
-
-
-def prune(root: Path, keep: int) -> None:
-    """Remove all but the newest `keep` complete checkpoints."""
-    for step in complete_steps(root)[:-keep]:
-        retired = root / f".{step_name(step)}.old.tmp"  # out of sight first: never half a checkpoint
-        (root / step_name(step)).rename(retired)
-        shutil.rmtree(retired)

@@ -4,112 +4,23 @@ A write that fails costs that checkpoint, not the run: the last good one stays, 
 tries again. Only so many failures in a row end the run.
 """
 
-import json
 import logging
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from collections.abc import Callable
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
-from hvc.base.store import StorageError, Store
-from hvc.pretrain.checkpoint import Checkpoint, Files
-from hvc.pretrain.encoder_file import EncoderMetadata, header
-from hvc.pretrain.marker import (
-    BUFFERS,
-    CHECKPOINT_VERSION,
-    COMPLETE,
-    ENCODER,
-    MODEL,
-    OPTIMIZER,
-    STATE,
-    Marker,
-    step_name,
-)
+from hvc.pretrain.checkpoint import Checkpoint
+from hvc.pretrain.checkpoint_writer import Snapshot, write_checkpoint
 from hvc.pretrain.recipe import CheckpointConfig
-from hvc.pretrain.retention import local_folder, prune, remove, sync
-from hvc.pretrain.tensor_file import FileNote, note_of, write_tensors
+from hvc.pretrain.retention import local_folder, prune, remove
+
+__all__ = ["LAST_PAUSES", "Saver", "Snapshot"]
 
 LAST_PAUSES = (1.0, 5.0)
 """Seconds before each further attempt to write the last checkpoint of a run."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All of a run at the end of a step, on the CPU; nobody writes to these tensors any more."""
-
-    step: int
-    model: dict[str, Tensor]
-    """Parameters of the online and the target network."""
-    optimizer: dict[str, Tensor]
-    buffers: list[dict[str, Tensor]]
-    """Of each rank: BatchNorm's buffers and, as `rng/NAME`, its generators."""
-    encoder: dict[str, Tensor] | Callable[[], dict[str, Tensor]]
-    """The trunk's state dict, or what makes it (called in the writing thread)."""
-    metadata: EncoderMetadata
-    state: dict[str, Any]
-    """What goes into state.json."""
-
-
-def write_checkpoint(store: Store, snapshot: Snapshot) -> Checkpoint:
-    """Write one checkpoint; StorageError names the file that could not be written.
-
-    One of the same step goes first: training only reaches a step again from an older checkpoint, so
-    a good one is there meanwhile.
-    """
-    name, state = step_name(snapshot.step), json.dumps(snapshot.state, indent=1).encode()
-    remove(store, snapshot.step)
-    notes: dict[str, FileNote] = {}
-    with _scratch(store, name) as folder:
-        for file, tensors, metadata in _tensor_files(snapshot):
-            path = folder / f".{file}.tmp"
-            notes[file] = write_tensors(path, tensors, metadata)
-            store.upload(f"{name}/{file}", path, notes[file].sha256)
-    store.write(f"{name}/{STATE}", state)
-    notes[STATE] = note_of(state)
-    marker = Marker(version=CHECKPOINT_VERSION, step=snapshot.step, files=notes)
-    root = local_folder(store)
-    if root is not None:  # a power cut must not leave COMPLETE without what it speaks of
-        sync(root / name)
-    data = marker.to_bytes()
-    store.write(f"{name}/{COMPLETE}", data)
-    if root is not None:
-        sync(root / name)
-        sync(root)
-    place = open_store(f"{store.address}/{name}")
-    return Checkpoint(place.address, snapshot.step, note_of(data).sha256, marker, Files(place, marker))
-
-
-def _tensor_files(snapshot: Snapshot) -> Iterator[tuple[str, dict[str, Tensor], dict[str, str]]]:
-    yield MODEL, snapshot.model, {}
-    yield OPTIMIZER, snapshot.optimizer, {}
-    ranks = enumerate(snapshot.buffers)
-    yield BUFFERS, {f"rank-{n:05d}/{key}": value for n, own in ranks for key, value in own.items()}, {}
-    trunk = snapshot.encoder() if callable(snapshot.encoder) else snapshot.encoder
-    yield ENCODER, trunk, header(snapshot.metadata)
-
-
-@contextmanager
-def _scratch(store: Store, name: str) -> Iterator[Path]:
-    """Where files are made: the checkpoint's own folder, so that no disk is crossed, or a temporary one."""
-    root = local_folder(store)
-    if root is None:
-        with tempfile.TemporaryDirectory(prefix="hvc-checkpoint-") as folder:
-            yield Path(folder)
-        return
-    try:
-        (root / name).mkdir(parents=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {root / name}: {error.strerror}") from None
-    yield root / name
 
 
 class Saver:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hvc.base.storage import open_store
 from hvc.pretrain.checkpoint import Checkpoint
-from hvc.pretrain.checkpoint_saver import Snapshot, write_checkpoint
+from hvc.pretrain.checkpoint_writer import Snapshot, write_checkpoint
 from hvc.pretrain.encoder_file import EncoderMetadata
 
 RANKS = 2
