@@ -9,7 +9,9 @@ BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PURPLE, SKY, YELLOW = "#cc79a7", "#56b4e9", "#f0e442"
 """Colours that colour-blind people tell apart, too (Okabe and Ito, Color Universal Design)."""
 INK, SOFT, FAINT, PAPER = "#1d1d1b", "#73736e", "#d9d9d4", "#ffffff"
-DPI = 120
+DPI = 100
+WIDTH = 10.4
+"""Inches. MLflow shows pictures in a run's description in their own size, beside a wide menu."""
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvc.pretrain.charts import BLUE, INK, ORANGE, RED, dress, new_figure, say, to_image
+from hvc.pretrain.charts import BLUE, INK, ORANGE, RED, WIDTH, dress, new_figure, say, to_image
 
 Floats = NDArray[np.float64]
 Record = Mapping[str, Any]
@@ -70,10 +70,10 @@ def curves(records: Sequence[Record]) -> Image.Image:
     records = sorted(records, key=lambda record: record["step"])
     steps = np.array([record["step"] for record in records], np.float64)
     bad = steps[bad_records(records)]
-    figure = new_figure(12, 6.2)
+    figure = new_figure(WIDTH, 6)
     grid = figure.subplots(2, 3, squeeze=False)
     figure.subplots_adjust(left=0.05, right=0.95, top=0.89, bottom=0.07, wspace=0.3, hspace=0.32)
-    figure.text(0.05, 0.955, _heading(records, bad), fontsize=10.5, color=INK)
+    figure.text(0.05, 0.955, _heading(records, bad), fontsize=10, color=INK)
     for axis, panel in zip(grid.flat, PANELS, strict=True):
         _draw(axis, panel, steps, records, bad)
     return to_image(figure)
@@ -82,12 +82,11 @@ def curves(records: Sequence[Record]) -> Image.Image:
 def bad_records(records: Sequence[Record]) -> NDArray[np.bool_]:
     """Which records, in order of steps, saw steps that were not finite: by their count or by the loss.
 
-    The count (`train/non_finite_steps`) is of the whole run so far: what matters is where it rises.
+    The count, `train/non_finite_steps`, is of the steps since the record before.
     """
-    counts = np.nan_to_num(values_of(records, "train/non_finite_steps"))
-    rises = np.diff(counts, prepend=0.0) > 0
-    broken = [record.get("train/loss", 0.0) for record in records]
-    return rises | ~np.isfinite([_number(value) for value in broken])
+    counted = np.nan_to_num(values_of(records, "train/non_finite_steps")) > 0
+    losses = np.array([_number(record.get("train/loss", 0.0)) for record in records], np.float64)
+    return counted | ~np.isfinite(losses)
 
 
 def values_of(records: Sequence[Record], name: str) -> Floats:

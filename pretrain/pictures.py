@@ -15,14 +15,14 @@ from hvc.pretrain.curves import curves
 from hvc.pretrain.feature_colours import feature_colours, pixel_colours
 from hvc.pretrain.pairs import find_pairs
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.sheet import Place, Sheet, as_picture
 from hvc.pretrain.views import Box
 from hvc.pretrain.violins import weight_violins
 
 __all__ = ["curves", "feature_maps", "positive_pairs", "weight_violins"]
 
-CELL = 256
-"""Side of a picture in a sheet, in pixels."""
-GAP, HEAD, CAPTION = 12, 34, 22
+CELL, SMALL_CELL = 256, 160
+"""Sides of pictures in a sheet, in pixels: of views, and of features and their images."""
 POINT_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, PAPER)
 VIEW_COLOURS = (SKY, ORANGE)
 """Frames of view 1 and of view 2."""
@@ -30,8 +30,6 @@ MOST_POINTS = 1000
 """A large radius makes up to a million pairs; of more than so many, some are drawn."""
 RADIUS = 9
 """Of a numbered disc."""
-Place = tuple[int, int]
-"""Left and top in a sheet, in pixels."""
 
 
 class Point(NamedTuple):
@@ -51,24 +49,21 @@ def positive_pairs(batch: Batch, config: TrainConfig, rows: int = 4) -> Image.Im
     views, boxes = batch.views, batch.boxes
     rows = min(rows, len(boxes[0]))
     pairs = find_pairs((boxes[0][:rows], boxes[1][:rows]), side, side, config.loss.radius).index
-    sheet, pen = _sheet(3, rows, "positive pairs of two views    (a number is the same point of the image)")
+    title = "positive pairs of two views    (a number is the same point of the image)"
+    sheet = Sheet(3, rows, CELL, title)
     for row in range(rows):
         query, key = pairs[1:, pairs[0] == row].tolist()
         points = [Point(_centre(q, side), _centre(k, side)) for q, k in zip(query, key, strict=True)]
         count, points = len(points), points[:: -(-len(points) // MOST_POINTS) or 1]
-        pictures = [_picture(view[row]) for view in views]
-        places = [_box(box[row]) for box in boxes]
-        corners = [_corner(column, row) for column in range(3)]
-        sheet.paste(_overview(pictures, places), corners[0])
-        for picture, corner, colour in zip(pictures, corners[1:], VIEW_COLOURS, strict=True):
-            _frame(pen, corner, colour)
-            sheet.paste(picture, corner)
-        _draw_points(sheet, (corners[1], corners[2]), points)
-        words = f"{count:,} positive pairs" if points else "no positive pair, no loss"
-        _write(pen, corners[0], words, INK if points else RED)
-        for number, corner in enumerate(corners[1:], 1):
-            _write(pen, corner, f"view {number}", INK)
-    return sheet
+        pictures = [as_picture(view[row], CELL) for view in views]
+        sheet.paste(_overview(pictures, [_box(box[row]) for box in boxes]), 0, row)
+        for number, (picture, colour) in enumerate(zip(pictures, VIEW_COLOURS, strict=True), 1):
+            sheet.paste(picture, number, row, frame=colour)
+            sheet.write(f"view {number}", number, row)
+        _draw_points(sheet.pen, (sheet.corner(1, row), sheet.corner(2, row)), points)
+        words = f"{count:,} positive pairs" if count else "no positive pair, no loss"
+        sheet.write(words, 0, row, INK if count else RED)
+    return sheet.image
 
 
 def feature_maps(images: Tensor, features: Tensor, reference: Tensor | None = None) -> Image.Image:
@@ -84,57 +79,21 @@ def feature_maps(images: Tensor, features: Tensor, reference: Tensor | None = No
         reference: [n, C', h, w] of the same images, from another network; shown in a row of its own.
     """
     like = pixel_colours(images, *features.shape[2:])
-    rows = {"images": [_picture(image) for image in images]}
+    rows = {"images": images}
     if reference is not None:
         like, _ = feature_colours(reference, like)
-        rows["features of the untrained trunk"] = [_picture(colours) for colours in like]
+        rows["features of the untrained trunk"] = like
     now, share = feature_colours(features, like)
-    shown = f"three main directions, {100 * share:.0f} % of the variance"
-    rows[f"features    ({shown})"] = [_picture(colours) for colours in now]
-    finite = bool(torch.isfinite(features).all())
-    title = (
-        "features in colours    (like colours: like features)"
-        if finite
-        else "features are not finite (black)"
-    )
-    sheet, pen = _sheet(max(len(images), 3), len(rows), title)
+    rows[f"features now    (three main directions, {100 * share:.0f} % of the variance)"] = now
+    title = "features in colours    (like colours: like features)"
+    if not torch.isfinite(features).all():
+        title = "features are not finite where the colour is black"
+    sheet = Sheet(max(len(images), 3), len(rows), SMALL_CELL, title)
     for row, (name, pictures) in enumerate(rows.items()):
+        sheet.write(name, 0, row)
         for column, picture in enumerate(pictures):
-            sheet.paste(picture, _corner(column, row))
-        _write(pen, _corner(0, row), name, INK)
-    return sheet
-
-
-def _sheet(columns: int, rows: int, title: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    size = (GAP + columns * (CELL + GAP), HEAD + rows * (CAPTION + CELL + GAP))
-    sheet = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, HEAD / 2), title, INK, ImageFont.load_default(17), anchor="lm")
-    return sheet, pen
-
-
-def _corner(column: int, row: int) -> tuple[int, int]:
-    """Left and top of a picture in the sheet; its caption is above."""
-    return GAP + column * (CELL + GAP), HEAD + row * (CAPTION + CELL + GAP) + CAPTION
-
-
-def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], words: str, colour: str) -> None:
-    pen.text(
-        (corner[0], corner[1] - CAPTION / 2 - 1), words, colour, ImageFont.load_default(14), anchor="lm"
-    )
-
-
-def _frame(pen: ImageDraw.ImageDraw, corner: tuple[int, int], colour: str) -> None:
-    left, top = corner
-    pen.rectangle((left - 3, top - 3, left + CELL + 2, top + CELL + 2), colour)
-
-
-def _picture(pixels: Tensor) -> Image.Image:
-    """uint8 [h, w, 3], or float [h, w, 3] in [0, 1] whose positions stay squares, as one cell."""
-    smooth = pixels.dtype == torch.uint8
-    values = pixels if smooth else (pixels * 255).round().to(torch.uint8)
-    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    return Image.fromarray(values.cpu().numpy()).resize((CELL, CELL), how)
+            sheet.paste(as_picture(picture, SMALL_CELL), column, row)
+    return sheet.image
 
 
 def _overview(pictures: Sequence[Image.Image], boxes: Sequence[Box]) -> Image.Image:
@@ -184,8 +143,7 @@ def _centre(position: int, side: int) -> tuple[float, float]:
     return (column + 0.5) / side, (row + 0.5) / side
 
 
-def _draw_points(sheet: Image.Image, corners: tuple[Place, Place], points: Sequence[Point]) -> None:
-    pen = ImageDraw.Draw(sheet)
+def _draw_points(pen: ImageDraw.ImageDraw, corners: tuple[Place, Place], points: Sequence[Point]) -> None:
     for point in points:
         for corner, place in zip(corners, point, strict=True):
             _disc(pen, _in_cell(corner, place), 2, PAPER)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hvc.pretrain.charts import BLUE, INK, ORANGE, SOFT, dress, new_figure, to_image
+from hvc.pretrain.charts import BLUE, INK, ORANGE, SOFT, WIDTH, dress, new_figure, to_image
 
 Weights = NDArray[np.float32]
 
@@ -49,7 +49,7 @@ def weight_violins(state: dict[str, Tensor], initial: dict[str, Tensor] | None =
     """
     now = {name: sampled(value) for name, value in trunk_convolutions(state).items()}
     before = {name: sampled(value) for name, value in trunk_convolutions(initial or {}).items()}
-    figure = new_figure(12, 5)
+    figure = new_figure(WIDTH, 4.8)
     axis: Any = figure.add_axes((0.055, 0.2, 0.935, 0.68))
     dress(axis, "weights of the trunk's convolutions, from the image on   (line: median, dots: quartiles)")
     axis.grid(visible=False, axis="x")
@@ -63,7 +63,7 @@ def weight_violins(state: dict[str, Tensor], initial: dict[str, Tensor] | None =
     axis.set_ylim(-limit, limit)
     axis.set_xticks(range(len(now)), list(now), rotation=60, ha="right", rotation_mode="anchor")
     if before:
-        for x, colour, words in ((0.055, ORANGE, "left: at initialisation"), (0.22, BLUE, "right: now")):
+        for x, colour, words in ((0.055, ORANGE, "left: at initialisation"), (0.27, BLUE, "right: now")):
             figure.text(x, 0.945, words, fontsize=10, color=colour, weight="bold")
     return to_image(figure)
 
