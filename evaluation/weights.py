@@ -5,7 +5,9 @@ from torch import Tensor
 from hvc.evaluation.features import untrained_trunk
 from hvc.evaluation.resolve import resolve
 from hvc.evaluation.tracked import tracking_uri
+from hvc.pretrain.architecture import is_import_path
 from hvc.pretrain.encoder_file import EncoderMetadata, metadata_of, read_encoder
+from hvc.pretrain.official_weights import complete
 
 
 def weights_of(
@@ -18,9 +20,12 @@ def weights_of(
         uri: MLflow's address, where it is not the usual one.
         seed: weights of `baseline:untrained`.
 
-    Raises HvcError when there is no such checkpoint, or it is damaged.
+    Raises HvcError when there is no such checkpoint, or it is damaged or not a whole trunk.
     """
     trunk = resolve(reference, tracking_uri(uri, reference))
     if trunk.encoder is None:
         return untrained_trunk(seed).state_dict(), metadata_of("resnet18", 0)
-    return read_encoder(trunk.encoder)
+    state, metadata = read_encoder(trunk.encoder)
+    if not is_import_path(metadata.architecture):
+        state, _ = complete(trunk.encoder, state, metadata.architecture)
+    return state, metadata

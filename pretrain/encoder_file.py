@@ -90,7 +90,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], EncoderMetadata | N
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise HvcError(f"no such file: {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise HvcError(f"{path}: not a readable safetensors file ({error}); copy it again") from None
     except ValidationError as error:
         raise HvcError(f"{path}: its metadata does not fit this version of hvc: {error}") from None

@@ -95,7 +95,7 @@ def read_weights(path: Path) -> Imported:
     if layout.kind == "crw":
         trunk = {re.sub(r"(conv\d)\.1\.weight$", r"\1.weight", key): value for key, value in trunk.items()}
     architecture = _architecture(path, trunk)
-    state, added = _complete(path, trunk, architecture)
+    state, added = complete(path, trunk, architecture)
     metadata = metadata_of(architecture, _steps(beside)).model_copy(
         update={
             "padding": padding,
@@ -111,7 +111,7 @@ def _ours(path: Path, tensors: dict[str, Tensor], metadata: EncoderMetadata) -> 
         raise HvcError(
             f"{path} is a trunk of hvc already, of architecture {metadata.architecture}; copy it as it is"
         )
-    state, added = _complete(path, tensors, metadata.architecture)
+    state, added = complete(path, tensors, metadata.architecture)
     source = {"source_kind": "encoder", "source_sha256": sha256_file(path)}
     return Imported(state, metadata.model_copy(update=source), {}, added)
 
@@ -200,8 +200,11 @@ def _last(state: dict[str, Tensor]) -> Layer:
     return "layer4" if any(key.startswith("layer4.") for key in state) else "layer3"
 
 
-def _complete(path: Path, trunk: dict[str, Tensor], architecture: str) -> tuple[dict[str, Tensor], int]:
-    """The checked state, in the trunk's own order, float32; and how many counters had to be added."""
+def complete(path: Path, trunk: dict[str, Tensor], architecture: str) -> tuple[dict[str, Tensor], int]:
+    """The checked state, in the trunk's own order, float32; and how many counters had to be added.
+
+    HvcError names the file and what is missing, unknown, misshapen or not finite; layer4 may be absent.
+    """
     with torch.device("meta"):
         expected = Trunk(architecture, last=_last(trunk)).state_dict()
     absent = [key for key in expected if key.endswith(_COUNTER) and key not in trunk]

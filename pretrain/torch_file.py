@@ -40,14 +40,23 @@ def refuse_absurd(path: Path) -> None:
     size = path.stat().st_size
     if size == 0:
         raise HvcError(f"{path} is empty; copy it again")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = max(size, sum(member.file_size for member in archive.infolist()))
+    size = max(size, _unpacked(path))
     if size > LARGEST:
         raise HvcError(
             f"{path} holds {size / 2**30:.1f} GB, more than any checkpoint of a ResNet; name the file of "
             "weights itself"
         )
+
+
+def _unpacked(path: Path) -> int:
+    """Bytes in an archive; 0 for a file that is none."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return 0
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except Exception as error:  # noqa: BLE001 - damaged bytes fail in many ways
+        raise _damaged(path, error) from None
 
 
 def load_torch(path: Path) -> Any:
@@ -63,6 +72,10 @@ def load_torch(path: Path) -> Any:
             f"{path} asks for {wanted[1]} to be read, and a file that names code could run it; refused. If "
             "you trust it, save its state dict alone where its own project is installed, then import that"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise HvcError(f"{path}: damaged, or no file of torch.save ({reason}); copy it again") from None
+    except Exception as error:  # noqa: BLE001 - damaged bytes fail in many ways
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> HvcError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return HvcError(f"{path}: damaged, or no file of torch.save ({reason}); copy it again")

@@ -40,7 +40,9 @@ def test_out_and_in_again_by_command(tmp_path):
     report = hvc_json("import", "t.pth", cwd=tmp_path)
     assert (report["file"], report["layers_up_to"]) == ("t.safetensors", "layer4")
     hvc_json("export", "t.safetensors", "again.pth", cwd=tmp_path)
-    assert (tmp_path / "again.pth").read_bytes() == (tmp_path / "t.pth").read_bytes()
+    again, first = (torch.load(tmp_path / name) for name in ("again.pth", "t.pth"))
+    assert list(again) == list(first)
+    assert all(torch.equal(again[key], value) for key, value in first.items())
     state, _ = read_encoder(tmp_path / "t.safetensors")
     for key, value in untrained_trunk(3).state_dict().items():
         assert torch.equal(state[key], value)
@@ -80,6 +82,13 @@ def test_a_checkpoint_of_a_run(trained, tmp_path, form):
     assert metadata.step == 6
     assert found.state.keys() == state.keys()
     assert all(torch.equal(found.state[key], value) for key, value in state.items())
+
+
+def test_half_a_trunk_is_not_exported(tmp_path):
+    state = {key: value for key, value in files.trunk_state().items() if key != "layer1.0.bn1.bias"}
+    write_encoder(tmp_path / "half.safetensors", state, metadata_of("resnet18", 1))
+    with pytest.raises(HvcError, match=r"half.safetensors is not .* missing, e.g. layer1.0.bn1.bias"):
+        weights_of(str(tmp_path / "half.safetensors"))
 
 
 def test_untrained_weights_are_those_of_a_trunk_that_ends_at_layer3():

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import random
 import struct
 import zipfile
 
@@ -202,6 +203,26 @@ def test_truncated_files_are_refused_in_words(tmp_path, front, kind, share):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(HvcError, match=str(path)):
         read_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+def test_damaged_bytes_end_in_words(tmp_path, kind):
+    """A seeded walk through single and few altered bytes; anything but HvcError is a defect."""
+    tensors = {"online_encoder.conv1.weight": torch.zeros(2, 2), "online_encoder.bn1.bias": torch.zeros(3)}
+    path, draw = tmp_path / "f", random.Random(kind)
+    if kind == "safetensors":
+        save_file(tensors, path)
+    else:
+        files.save(path, {"model": tensors, "epoch": 3}, _use_new_zipfile_serialization=kind == "zip")
+    sound = path.read_bytes()
+    for _ in range(500):
+        damaged = bytearray(sound)
+        for _ in range(draw.randint(1, 4)):
+            damaged[draw.randrange(len(sound))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        with pytest.raises(HvcError):
+            read_weights(path)
 
 
 def test_sizes_are_looked_at_first(tmp_path, monkeypatch, trunk):
