@@ -50,6 +50,11 @@ def prepare_device(config: EngineConfig, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
+def channels_last(config: EngineConfig, device: torch.device) -> bool:
+    """Whether activations and convolutions' weights lie channels last in memory."""
+    return device.type == "cuda" if config.channels_last is None else config.channels_last
+
+
 def autocast(config: EngineConfig, device: torch.device) -> AbstractContextManager[Any]:
     """The precision that networks compute in. Inside of modules: DeepSpeed ends one around them."""
     dtype = _DTYPES.get(config.precision, torch.bfloat16)
@@ -93,6 +98,9 @@ class Engine:
         self._engine, self._zero, _, _ = deepspeed.initialize(
             model=network, optimizer=self.optimiser, config=deepspeed_config(config)
         )
+        if channels_last(config.engine, device) and not self._zero_stage:
+            # Only now: DeepSpeed starts with contiguous weights alone. ZeRO's stay in one flat tensor.
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._begin_adam_state()
         self.own_gradient = torch.zeros((), device=device)
         """Sum over this rank's gradient of the first weight since the last step; see `finite`."""

@@ -17,7 +17,7 @@ from hvc.pretrain.checkpoint_saver import Saver, Snapshot
 from hvc.pretrain.cost import cost_of
 from hvc.pretrain.dataset import TrainingData, plan_run
 from hvc.pretrain.ema import EmaTarget
-from hvc.pretrain.engine import Engine, autocast, copy_to_cpu, prepare_device
+from hvc.pretrain.engine import Engine, autocast, channels_last, copy_to_cpu, prepare_device
 from hvc.pretrain.feed import Feeder, Part
 from hvc.pretrain.finite import FiniteGuard
 from hvc.pretrain.meter import COLLAPSED, Meter, ProgressLine
@@ -84,10 +84,12 @@ class Trainer:
         target = TargetNetwork(online)
         if config.dummy_forward:
             online.dummy_forward(config.views.size)
-        networks = [self._arrange(network) for network in (online, target)]
-        self.online: OnlineNetwork = networks[0].train()
+        self.online: OnlineNetwork = self._arrange(online).train()
         self.engine = Engine(self.online, config, device)
-        self.ema = EmaTarget(networks[1], self.total_steps, config.ema_momentum)
+        target = self._arrange(target)
+        if channels_last(config.engine, device):
+            target.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = EmaTarget(target, self.total_steps, config.ema_momentum)
         self._buffers = FlatBuffers([self.online, self.ema.network])
         self.state = RunState([self.online, self.ema.network], self.engine, self._buffers, self.ranks)
         if config.engine.recompute:
@@ -97,11 +99,9 @@ class Trainer:
                 part.compile()
 
     def _arrange(self, network: Any) -> Any:
-        engine = self.config.engine
-        if engine.sync_batchnorm:
+        if self.config.engine.sync_batchnorm:
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        last = self.device.type == "cuda" if engine.channels_last is None else engine.channels_last
-        return network.to(self.device, memory_format=torch.channels_last if last else torch.preserve_format)
+        return network.to(self.device)
 
     def train(self, stop: Stop) -> Outcome:
         """Step until the end or until a rank is asked to stop; what is saved then is safe on disk."""

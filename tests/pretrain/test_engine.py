@@ -37,6 +37,14 @@ def test_one_rank_trains_as_plain_pytorch_does(bare, zero_stage):
     assert_same_training(got, bare)
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_channels_last_takes_the_same_steps(bare, zero_stage):
+    (got,) = in_processes(1, engine_steps, {"engine": {"zero_stage": zero_stage, "channels_last": True}})
+    # Its sums round otherwise, and Adam makes a weight's first steps as large whatever its gradient.
+    np.testing.assert_allclose(got[0], bare[0], atol=1e-4)
+    np.testing.assert_allclose(got[1], bare[1], rtol=1e-3)
+
+
 def test_parts_of_a_batch_add_up():
     (got,) = in_processes(1, engine_steps, {"engine": {"accumulate": 2}})
     assert_same_training(got, bare_steps(micro=2))
