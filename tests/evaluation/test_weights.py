@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import weights_files as files
 from evaluation_video import make_video
 from foreign_trunks import Patches, Plain
-from running import hvc_json, run_hvc
+from running import hvc_json, run_hvc, write_recipe
 
 from hvc.base.errors import HvcError
 from hvc.evaluation.features import Encoder, untrained_trunk
@@ -204,3 +204,16 @@ def test_the_official_code_loads_what_is_exported(tmp_path):
         else:
             assert torch.equal(theirs["state"][key], value), key
     torch.testing.assert_close(theirs["features"], features, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_trunk_of_ones_own_is_trained_and_evaluated(dataset, tmp_path):
+    recipe = write_recipe(tmp_path / "own.yaml", dataset, architecture="foreign_trunks:Patches", steps=2)
+    report = hvc_json("train", str(recipe), cwd=tmp_path, PYTHONPATH=str(TESTS))
+    path = Path(report["checkpoint"]) / "encoder.safetensors"
+    state, metadata = read_encoder(path)
+    assert (metadata.architecture, metadata.stride_1_layers) == ("foreign_trunks:Patches", ())
+    assert state.keys() == Patches().state_dict().keys()
+    make_video().write(tmp_path / "clip")
+    arguments = [str(path), "folder", "clip", "trust_architecture=true", "protocol.context=2"]
+    assert hvc_json("evaluate", *arguments, cwd=tmp_path, PYTHONPATH=str(TESTS))["scores"]["jf_mean"] > 0
