@@ -130,6 +130,18 @@ def test_empty_folders_of_kills_and_of_version_1_are_cleared(tmp_path):
     clear_unfinished(tmp_path / "nowhere")
 
 
+@pytest.mark.services
+def test_the_unfinished_uploads_of_kills_are_cleared(s3_env):
+    address, client = s3_env.bucket("uploads") + "/c", s3_env.client()
+    write(address, 10)
+    for key in ("c/step-00000020/model.safetensors", "other/model.safetensors"):
+        client.create_multipart_upload(Bucket="uploads", Key=key)
+    clear_unfinished(address)
+    left = client.list_multipart_uploads(Bucket="uploads")["Uploads"]
+    assert [upload["Key"] for upload in left] == ["other/model.safetensors"]
+    assert_intact(newest(address))
+
+
 def test_version_1_is_read(tmp_path):
     folder = write_version_1(tmp_path, 7, world_size=2)
     found = newest(tmp_path)

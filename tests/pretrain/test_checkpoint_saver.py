@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from checkpoint_data import assert_intact, snapshot, write
+from checkpoint_data import assert_intact, snapshot, write, write_version_1
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
@@ -171,6 +171,13 @@ def test_damaged_ones_do_not_count_as_kept(tmp_path):
     assert complete_steps(tmp_path) == [10, 20, 25, 30, 40]
     save(saver(tmp_path, keep=2), 26)
     assert complete_steps(tmp_path) == [25, 26, 30, 40]
+
+
+def test_checkpoints_of_version_1_count_and_go_like_others(tmp_path):
+    for step in (10, 20, 30):
+        write_version_1(tmp_path, step)
+    save(saver(tmp_path, keep=2), 40)
+    assert complete_steps(tmp_path) == [30, 40]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
