@@ -1,0 +1,257 @@
+"""Sheets of views and features: what is drawn where, in which colour."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from hvc.pretrain.batch import Batch, Part
+from hvc.pretrain.charts import FAINT, PAPER, RED
+from hvc.pretrain.feature_colours import feature_colours, pixel_colours
+from hvc.pretrain.order import RankBatch
+from hvc.pretrain.pairs import find_pairs
+from hvc.pretrain.pictures import (
+    CELL,
+    POINT_COLOURS,
+    RADIUS,
+    SMALL_CELL,
+    Point,
+    far_apart,
+    feature_maps,
+    positive_pairs,
+)
+from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.sheet import CAPTION, GAP, HEAD
+
+CONFIG = TrainConfig.parse({"data": "x", "views": {"size": 64}})
+DARK = (60, 60, 60)
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+def make_batch(*boxes: tuple[list[float], list[float]], views=None) -> Batch:
+    """A batch of these boxes; its views are dark where none are given."""
+    count = len(boxes)
+    if views is None:
+        views = torch.full((2, count, 64, 64, 3), DARK[0], dtype=torch.uint8)
+    pairs = np.array(boxes, np.float32).transpose(1, 0, 2).copy()
+    part = Part(views, pairs, None, [], np.zeros(6, np.int64), None)
+    return Batch(RankBatch(0, 0, np.arange(count), 1.0), (part,), 64, 0.0)
+
+
+def cell(sheet: np.ndarray, column: int, row: int = 0, side: int = CELL) -> np.ndarray:
+    """Pixels of one cell, uint8 [side, side, 3]."""
+    left = GAP + column * (side + GAP)
+    top = HEAD + row * (CAPTION + side + GAP) + CAPTION
+    return sheet[top : top + side, left : left + side]
+
+
+def discs(view: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Colour -> centre as shares of the side, of all numbered discs in a view."""
+    found = {}
+    for colour in POINT_COLOURS:
+        labels, count = ndimage.label((view == rgb(colour)).all(2))
+        sizes = ndimage.sum_labels(labels > 0, labels, range(1, count + 1))
+        if count and sizes.max() > 60:  # a small white dot has fewer
+            rows, columns = np.nonzero(labels == 1 + sizes.argmax())
+            middle = (columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2
+            found[colour] = middle[0] / CELL, middle[1] / CELL
+    return found
+
+
+def in_image(place: tuple[float, float], box: list[float]) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    return np.array([x0 + place[0] * (x1 - x0), y0 + place[1] * (y1 - y0)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]),
+        ([0.0, 0.0, 0.8, 0.8], [0.2, 0.2, 1.0, 1.0]),
+        ([0.1, 0.2, 0.9, 0.7], [0.8, 0.3, 0.3, 0.8]),  # the second one mirrored
+    ],
+)
+def test_a_colour_is_the_same_point_of_the_image_in_both_views(first, second):
+    config = TrainConfig.parse({"data": "x", "views": {"size": 64}, "loss": {"radius": 0.3}})
+    sheet = np.asarray(positive_pairs(make_batch((first, second)), config))
+    one, two = discs(cell(sheet, 1)), discs(cell(sheet, 2))
+    assert one.keys() == two.keys()
+    assert len(one) >= 2
+    bin_diagonal = np.hypot(1, 1) / 8 if first != second else 0.0
+    for colour, place in one.items():
+        apart = np.abs(in_image(place, first) - in_image(two[colour], second)).max()
+        assert apart < config.loss.radius * bin_diagonal + 3 / CELL
+    assert len({(round(x, 2), round(y, 2)) for x, y in one.values()}) == len(one)
+
+
+def test_views_without_a_positive_pair_have_no_points_and_red_words():
+    boxes = ([0.0, 0.0, 0.3, 0.3], [0.6, 0.6, 1.0, 1.0])
+    assert find_pairs((torch.tensor([boxes[0]]), torch.tensor([boxes[1]])), 8, 8).counts.sum() == 0
+    sheet = np.asarray(positive_pairs(make_batch(boxes), CONFIG))
+    for column in (1, 2):
+        assert (cell(sheet, column) == DARK).all()
+    words = sheet[HEAD : HEAD + CAPTION, GAP : GAP + CELL]
+    assert (words == rgb(RED)).all(2).any()
+    whole = np.asarray(positive_pairs(make_batch(([0, 0, 1, 1], [0, 0, 1, 1])), CONFIG))
+    assert not (whole[HEAD : HEAD + CAPTION, GAP : GAP + CELL] == rgb(RED)).all(2).any()
+
+
+def test_crops_lie_in_their_places_and_a_mirrored_one_is_turned_back():
+    views = torch.zeros(2, 1, 64, 64, 3, dtype=torch.uint8)
+    views[0, ..., 0] = 255  # view 1: red; view 2: left half green, right half blue, and mirrored
+    views[1, :, :, :32, 1] = 255
+    views[1, :, :, 32:, 2] = 255
+    batch = make_batch(([0.0, 0.0, 0.5, 0.5], [1.0, 0.5, 0.5, 1.0]), views=views)
+    overview = cell(np.asarray(positive_pairs(batch, CONFIG)), 0)
+    quarter = CELL // 4
+    assert tuple(overview[quarter, quarter]) == (255, 0, 0)
+    assert tuple(overview[3 * quarter, 5 * CELL // 8]) == (0, 0, 255)
+    assert tuple(overview[3 * quarter, 7 * CELL // 8]) == (0, 255, 0)
+    assert tuple(overview[quarter, 3 * quarter]) == rgb(FAINT)
+
+
+def test_many_pairs_and_crops_of_one_pixel_are_drawn():
+    config = TrainConfig.parse({"data": "x", "views": {"size": 64}, "loss": {"radius": 3.0}})
+    whole, point = [0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5]
+    sheet = positive_pairs(make_batch((whole, whole), (point, point), (whole, point)), config)
+    assert sheet.size == (GAP + 3 * (CELL + GAP), HEAD + 3 * (CAPTION + CELL + GAP))
+    assert len(discs(cell(np.asarray(sheet), 1))) == len(POINT_COLOURS)
+
+
+def test_rows_are_limited_and_drawing_changes_nothing():
+    batch = make_batch(*[([0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.9, 0.9])] * 6)
+    before = batch.views[0].clone()
+    once, again = (np.asarray(positive_pairs(batch, CONFIG, rows=2)) for _ in range(2))
+    assert once.shape[0] == HEAD + 2 * (CAPTION + CELL + GAP)
+    np.testing.assert_array_equal(once, again)
+    assert torch.equal(batch.views[0], before)
+
+
+share = st.floats(0, 1)
+
+
+@given(st.lists(st.tuples(share, share, share, share), max_size=40))
+def test_numbered_points_never_cover_each_other(places):
+    points = [Point(place[:2], place[2:]) for place in places]
+    chosen = far_apart(points)
+    assert (len(chosen) > 0) == (len(points) > 0)
+    assert len(chosen) <= len(POINT_COLOURS)
+    assert set(chosen) <= set(points)
+    for number, one in enumerate(chosen):
+        for other in chosen[number + 1 :]:
+            for view in (0, 1):
+                assert np.hypot(*np.subtract(one[view], other[view])) * CELL > 2 * RADIUS
+
+
+def smooth_features(seed: int, channels: int = 16, count: int = 2, side: int = 6) -> torch.Tensor:
+    """Features with four clear directions of falling strength and some noise, [n, C, side, side]."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(count * side * side, 4, generator=generator) * torch.tensor([8.0, 5.0, 3.0, 0.5])
+    directions = torch.linalg.qr(torch.randn(channels, 4, generator=generator)).Q
+    rows = scores @ directions.T + 0.05 * torch.randn(len(scores), channels, generator=generator) + 3
+    return rows.view(count, side, side, channels).permute(0, 3, 1, 2)
+
+
+GREY = torch.full((2, 6, 6, 3), 0.5)
+LIKE = torch.rand(2, 6, 6, 3, generator=torch.Generator().manual_seed(9))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_colours_know_neither_sign_nor_order_nor_basis_of_channels(seed):
+    features = smooth_features(0)
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
+    turned = torch.einsum("nchw,cd->ndhw", features, basis) * 7 - 2
+    expected, share = feature_colours(features, LIKE)
+    colours, share_turned = feature_colours(turned, LIKE)
+    torch.testing.assert_close(colours, expected, atol=2e-3, rtol=0)
+    assert share_turned == pytest.approx(share, abs=1e-4)
+    assert expected.std() > 0.1
+
+
+def test_colours_stay_when_features_change_a_little():
+    features = smooth_features(1)
+    before, _ = feature_colours(features, LIKE)
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(2))
+    after, _ = feature_colours(-(features + 0.1 * noise), before)
+    assert (after - before).abs().mean() < 0.03
+
+
+def test_like_features_have_like_colours_and_other_features_others():
+    features = torch.zeros(2, 8, 6, 6)
+    features[:, 0, :, :3], features[:, 1, :, 3:] = 1.0, 1.0
+    colours, share = feature_colours(features, LIKE)
+    assert share == pytest.approx(1, abs=1e-5)
+    left, right = colours[:, :, :3].reshape(-1, 3), colours[:, :, 3:].reshape(-1, 3)
+    assert (left - left[0]).abs().max() < 1e-4
+    assert (right - right[0]).abs().max() < 1e-4
+    assert (left[0] - right[0]).norm() > 0.4
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_a_collapsed_network_is_grey(noise):
+    features = torch.ones(2, 8, 6, 6) * torch.arange(1.0, 9.0)[:, None, None]
+    features = features + noise * smooth_features(3, 8)
+    colours, share = feature_colours(features, LIKE)
+    assert share == 0
+    assert torch.equal(colours, GREY)
+
+
+def test_the_share_is_that_of_an_exact_decomposition():
+    features = smooth_features(4, channels=300)
+    rows = features.permute(0, 2, 3, 1).reshape(-1, 300).double()
+    values = torch.linalg.svdvals(rows - rows.mean(0)).square()
+    _, share = feature_colours(features, LIKE)
+    assert share == pytest.approx(float(values[:3].sum() / values.sum()), abs=1e-3)
+
+
+def test_positions_that_are_not_finite_are_black_and_the_others_are_not():
+    features = smooth_features(5)
+    features[0, 3, 2, 2], features[1, 0, 0, 0] = torch.nan, torch.inf
+    colours, _ = feature_colours(features, LIKE)
+    black = (colours == 0).all(-1)
+    assert black[0, 2, 2]
+    assert black[1, 0, 0]
+    assert black.sum() <= 4
+    assert torch.isfinite(colours).all()
+    assert torch.equal(
+        feature_colours(torch.full_like(features, torch.nan), LIKE)[0], torch.zeros(2, 6, 6, 3)
+    )
+
+
+def test_no_generator_of_the_process_is_touched():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    feature_maps(torch.zeros(2, 48, 48, 3, dtype=torch.uint8), smooth_features(6), smooth_features(7))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_sheet_shows_images_reference_and_features_in_their_cells():
+    images = torch.zeros(2, 48, 48, 3, dtype=torch.uint8)
+    images[0, ..., 0], images[1, ..., 2] = 200, 90
+    features, reference = smooth_features(6), smooth_features(7, channels=5)
+    sheet = np.asarray(feature_maps(images, features, reference))
+    like, _ = feature_colours(reference, pixel_colours(images, 6, 6))
+    now, _ = feature_colours(features, like)
+    for column in range(2):
+        assert tuple(cell(sheet, column, 0, SMALL_CELL)[80, 80]) == tuple(images[column, 0, 0].tolist())
+        for row, colours in ((1, like), (2, now)):
+            shown = cell(sheet, column, row, SMALL_CELL)
+            for y, x in ((0, 0), (3, 4), (5, 5)):
+                middle = [int((place + 0.5) * SMALL_CELL / 6) for place in (y, x)]
+                expected = (colours[column, y, x] * 255).round().numpy()
+                np.testing.assert_allclose(shown[middle[0], middle[1]], expected, atol=1)
+    two_rows = np.asarray(feature_maps(images, features))
+    assert two_rows.shape[0] == HEAD + 2 * (CAPTION + SMALL_CELL + GAP)
+    assert (sheet[0, 0] == rgb(PAPER)).all()
+
+
+def test_no_images_make_an_empty_sheet():
+    sheet = feature_maps(torch.zeros(0, 32, 32, 3, dtype=torch.uint8), torch.zeros(0, 8, 4, 4))
+    assert sheet.height == HEAD + 2 * (CAPTION + SMALL_CELL + GAP)
