@@ -1,10 +1,11 @@
 """When a run makes which pictures, and of what; they are drawn beside the training, from copies."""
 
+from copy import deepcopy
 from functools import partial
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from hvc.pretrain.batch import Batch
 from hvc.pretrain.curves import curves
@@ -15,7 +16,6 @@ from hvc.pretrain.probe import probe_images
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.tracking import Tracker
 from hvc.pretrain.trunk import tracking_features
-from hvc.pretrain.trunk_factory import build_trunk
 from hvc.pretrain.violins import weight_violins
 
 
@@ -25,10 +25,23 @@ def picture_steps(times: int, total_steps: int) -> set[int]:
 
 
 class Gallery:
-    """Rank 0's pictures of a run: features of fixed images, weights, curves, and views at the start."""
+    """Rank 0's pictures of a run: features of fixed images, weights, curves, and views at the start.
 
-    def __init__(self, config: TrainConfig, data: TrainingData, tracker: Tracker, total_steps: int) -> None:
+    What is drawn in the other thread must not touch PyTorch's global generator, which belongs to the run:
+    no network is made there, only copied.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        tracker: Tracker,
+        total_steps: int,
+        untrained: nn.Module,
+    ) -> None:
+        """`untrained`: the run's own trunk as it began, on the CPU; nobody else uses it."""
         self._config, self._data, self._tracker = config, data, tracker
+        self._untrained = untrained.eval()
         self._steps = picture_steps(config.tracking.pictures, total_steps)
         self._images: Tensor | None = None
 
@@ -52,22 +65,15 @@ class Gallery:
     def _features(self, trunk: dict[str, Tensor]) -> Image.Image:
         if self._images is None:
             self._images = probe_images(self._data, self._config)
-        network = self._untrained()
-        before = self._maps(network)
+        network = deepcopy(self._untrained)
         network.load_state_dict(trunk)
-        return feature_maps(self._images, self._maps(network), before)
+        return feature_maps(self._images, self._maps(network), self._maps(self._untrained))
 
     def _weights(self, trunk: dict[str, Tensor]) -> Image.Image:
-        return weight_violins(trunk, self._untrained().state_dict())
-
-    def _untrained(self) -> torch.nn.Module:
-        # The run's own beginning: the same seed gives the same weights.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._config.seed)
-            return build_trunk(self._config.architecture)
+        return weight_violins(trunk, self._untrained.state_dict())
 
     @torch.no_grad()
-    def _maps(self, network: torch.nn.Module) -> Tensor:
+    def _maps(self, network: nn.Module) -> Tensor:
         assert self._images is not None
         normalise = Normaliser("imagenet", torch.device("cpu"))  # as tracking does
-        return tracking_features(network.eval(), normalise(self._images))
+        return tracking_features(network, normalise(self._images))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,9 @@ class Trainer:
         self._feeder = Feeder(config, device, (side, side))
         self._speed = Speed(config, device, cost_of(config.architecture, config.views.size))
         self._saver = self._make_saver() if self.place.first else None
-        self._gallery = Gallery(config, data, tracker, self.total_steps) if tracker else None
+        self._gallery: Gallery | None = None
+        if tracker:
+            self._gallery = Gallery(config, data, tracker, self.total_steps, self._untrained)
 
     def _build(self) -> None:
         config, device = self.config, self.device
@@ -82,6 +85,7 @@ class Trainer:
             partial(autocast, config.engine, device),
         )
         target = TargetNetwork(online)
+        self._untrained = deepcopy(online.online_encoder)
         if config.dummy_forward:
             online.dummy_forward(config.views.size)
         self.online: OnlineNetwork = self._arrange(online).train()

@@ -1,0 +1,152 @@
+"""Steps whose loss or gradient is not finite: named, skipped or gone back over, and bounded in number."""
+
+import pytest
+import torch
+from engine_harness import in_processes
+from training_tensors import differing
+
+from hvc.base.errors import HvcError
+from hvc.base.stage import Outcome, Provenance, never
+from hvc.pretrain.finite import FiniteGuard
+from hvc.pretrain.recipe import TrainConfig
+
+CPU = torch.device("cpu")
+
+
+def guard(policy: str = "skip", limit: int = 3, precision: str = "fp32") -> FiniteGuard:
+    config = TrainConfig.parse(
+        {"data": "x", "non_finite": {"policy": policy, "limit": limit}, "engine": {"precision": precision}}
+    )
+    return FiniteGuard(config, 2, CPU)
+
+
+def note(watch: FiniteGuard, step: int, loss: float, gradient: float, skipped: float) -> None:
+    watch.note(step, torch.tensor(loss), torch.tensor(gradient), torch.tensor(skipped))
+
+
+def test_rank_and_step_are_named(caplog):
+    watch = guard()
+    note(watch, 7, float("nan"), 1.0, 1.0)
+    note(watch, 8, 1.0, float("inf"), 1.0)
+    note(watch, 9, 1.0, 1.0, 0.0)
+    verdicts = watch.verdicts()
+    assert [(v.step, v.skipped) for v in verdicts] == [(7, True), (8, True), (9, False)]
+    assert "rank 2: the loss is not finite at step 7" in caplog.text
+    assert "rank 2: the gradient is not finite at step 8" in caplog.text
+    assert watch.in_a_row == 0
+    assert watch.total == 2
+
+
+def test_too_many_in_a_row_end_the_run():
+    watch = guard(limit=3)
+    for step in range(2):
+        note(watch, step, float("nan"), 1.0, 1.0)
+    note(watch, 2, 0.0, 0.0, 0.0)
+    for step in range(3, 6):
+        note(watch, step, float("nan"), 1.0, 1.0)
+    with pytest.raises(HvcError, match=r"step 5, 3 in a row .*last checkpoint is untouched"):
+        watch.verdicts()
+
+
+def test_the_first_one_ends_a_run_that_asks_for_it():
+    watch = guard(policy="stop")
+    note(watch, 4, float("nan"), 1.0, 1.0)
+    with pytest.raises(HvcError, match="step 4"):
+        watch.verdicts()
+
+
+def test_an_overflow_of_the_loss_scale_is_no_alarm(caplog):
+    watch = guard(policy="stop", precision="fp16")
+    note(watch, 0, 1.0, float("inf"), 1.0)
+    (verdict,) = watch.verdicts()
+    assert verdict.overflow
+    assert caplog.text == ""
+
+
+def train_with_a_bad_batch(place, data, output, options, bad_positions, bad_rank):
+    """A run in which one rank's images of some batches are NaN: what it ends with, and what it said."""
+    import logging
+    from datetime import timedelta
+
+    from hvc.pretrain.checkpoint import newest
+    from hvc.pretrain.dataset import load_data
+    from hvc.pretrain.feed import Feeder
+    from hvc.pretrain.ranks import Ranks
+    from hvc.pretrain.trainer import Trainer
+
+    words: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            words.append(record.getMessage())
+
+    logging.getLogger("hvc").addHandler(Listener())
+    logging.getLogger("hvc").setLevel(logging.INFO)
+    images, positions = Feeder.images, []
+
+    class Spoiling(Feeder):
+        def parts(self, batch):
+            self.position = batch.plan.step
+            positions.append(self.position)
+            return super().parts(batch)
+
+        def images(self, part):
+            views = images(self, part)
+            spoil = place.rank == bad_rank and self.position in bad_positions
+            return [view * float("nan") if spoil else view for view in views]
+
+    import hvc.pretrain.trainer as module
+
+    module.Feeder = Spoiling
+    base = {"data": data, "output": output, "batch_size": 8, "steps": 8, "workers": 0, "log_every": 1}
+    base |= {"views": {"size": 32}, "checkpoint": {"every": 2, "keep": 9}}
+    config = TrainConfig.parse(base | options)
+    ranks = Ranks(place, CPU, timedelta(minutes=5))
+    with ranks.together():
+        trainer = Trainer(config, load_data(config), ranks, CPU, None, Provenance())
+        assert trainer.train(never) is Outcome.DONE
+        tensors = trainer.online.state_dict() | trainer.ema.network.state_dict()
+        metrics = trainer.last_metrics
+        state = newest(config.checkpoints).state if place.first else {}
+    return {name: value.clone() for name, value in tensors.items()}, words, positions, metrics, state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_a_skipped_step_moves_nothing_but_the_schedules(dataset, tmp_path, zero_stage):
+    # A target that stands still: its momentum would depend on the number of steps.
+    options = {"engine": {"zero_stage": zero_stage}, "steps": 3, "ema_momentum": 1.0}
+    arguments = (dataset, str(tmp_path / "a"), options, {2}, 1)
+    got = in_processes(2, train_with_a_bad_batch, *arguments)
+    short = options | {"steps": 2}
+    expected = in_processes(2, train_with_a_bad_batch, dataset, str(tmp_path / "b"), short, set(), 1)
+    assert any("rank 1: the loss is not finite at step 2" in word for word in got[1][1])
+    assert not any("rank 0: the loss" in word for word in got[0][1])
+    assert got[0][3]["train/non_finite_steps"] == 1
+    assert "train/loss" not in got[0][3]  # the record is of that step alone
+    for rank in range(2):
+        own = {k: torch.from_numpy(v) for k, v in got[rank][0].items() if not k.startswith("target_")}
+        true = {k: torch.from_numpy(v) for k, v in expected[rank][0].items() if not k.startswith("target_")}
+        assert all(torch.isfinite(v).all() for v in own.values())
+        assert differing(own, true) == []  # weights, and BatchNorm's statistics
+
+
+@pytest.mark.slow
+def test_a_roll_back_goes_on_behind_the_bad_batch(dataset, tmp_path):
+    options = {"non_finite": {"policy": "rollback", "limit": 2}}
+    (got,) = in_processes(1, train_with_a_bad_batch, dataset, str(tmp_path / "a"), options, {5}, 0)
+    tensors, words, positions, metrics, state = got
+    # Batches 0-5, the last one bad; back to step 4, which takes batch 6 now, and on to eight steps.
+    assert positions == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert any("back at step 4; the 2 batches" in word for word in words)
+    assert state["left_out"] == 2
+    assert state["step"] == 8
+    assert all(torch.isfinite(torch.from_numpy(v)).all() for v in tensors.values())
+    assert metrics["train/non_finite_steps"] == 0
+
+
+@pytest.mark.slow
+def test_roll_backs_are_bounded(dataset, tmp_path):
+    options = {"non_finite": {"policy": "rollback", "limit": 2}}
+    with pytest.raises(AssertionError, match="2 roll-backs did not help"):
+        in_processes(1, train_with_a_bad_batch, dataset, str(tmp_path / "a"), options, set(range(3, 90)), 0)
