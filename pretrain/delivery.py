@@ -54,11 +54,11 @@ class Delivery:
         What had to let others go first is tried again once a minute, or at once where it is `final`.
         Raises whatever MLflow raises when the server does not answer; the same piece comes again then.
         """
-        batch = self._next_batch(self.note.cursor)
         due = final or time.monotonic() >= self._try_postponed_at
-        if not batch and not (self.note.postponed and due):
+        if not self._next_batch(self.note.cursor) and not (self.note.postponed and due):
             return False
         self._open()
+        batch = self._next_batch(self.note.cursor)  # a new run begins at the journal's beginning
         if not batch:
             return self._send_postponed()
         try:

@@ -18,6 +18,10 @@ _CLIENT_DEFAULTS = {
 }
 
 
+_LONGEST = 200
+"""Characters of an exception's text that are shown."""
+
+
 def default_uri(folder: Path) -> str:
     """MLFLOW_TRACKING_URI, else SQLite in `folder`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute()}/mlflow.db"
@@ -52,7 +56,8 @@ def connect(uri: str) -> Any:
 
 def first_line(error: BaseException) -> str:
     """An exception in one short line."""
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= _LONGEST else lines[0][:_LONGEST] + "..."
 
 
 def shown(error: BaseException, uri: str) -> str:

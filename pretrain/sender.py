@@ -62,6 +62,7 @@ class Sender:
         self._wake.set()
         sent = self._done.wait(seconds)
         self._stop.set()
+        self._thread.join(1.0)  # it lets go of the lock, unless a request is under way
         return sent
 
     def _run(self) -> None:

@@ -277,7 +277,7 @@ def settle(config: TrainConfig, data: TrainingData, provenance: Provenance, foun
     Args:
         found: The last checkpoint; the journal may lack it after a kill.
     """
-    if _is_settled(config):
+    if _is_settled(config, found):
         return
     resumed = found.state.get("tracking") or {"run_id": found.state.get("run_id")}
     tracker = Tracker(config, data, provenance, resumed=resumed, new_attempt=False)
@@ -285,13 +285,14 @@ def settle(config: TrainConfig, data: TrainingData, provenance: Provenance, foun
     tracker.finish(Outcome.DONE)
 
 
-def _is_settled(config: TrainConfig) -> bool:
+def _is_settled(config: TrainConfig, found: Checkpoint) -> bool:
     note, journal = RunNote.read(config.folder), config.folder / JOURNAL
     if note is None or not journal.is_file():
         return False
     here = note.tracking_uri == public(config.tracking.uri or default_uri(config.folder.parent))
     sent = note.cursor == journal.stat().st_size and not note.postponed
-    return here and sent and note.closed
+    recorded = (found.step, found.sha256) in JournalState.of(journal).checkpoints
+    return here and sent and note.closed and recorded
 
 
 def _place_of_picture(name: str) -> int:

@@ -1,62 +1,315 @@
-"""MLflow as a real server, alive and killed in mid-run."""
+"""One run over all attempts, in a database: what is recorded, once, and found again."""
 
 import json
+import logging
+import math
+import threading
 import time
 
 import pytest
-from running import hvc_json, start_hvc, write_recipe
+from checkpoint_data import write
+from PIL import Image
+from tracked_runs import assert_exactly_the_journal, at_server, config_of, in_journal, track, values_at
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.journal import Journal
+from hvc.base.stage import Outcome, Provenance
+from hvc.pretrain.attempt import attempt_line
+from hvc.pretrain.checkpoint import open_checkpoint
+from hvc.pretrain.dataset import load_data
+from hvc.pretrain.journal import JOURNAL, Journal
+from hvc.pretrain.mlflow_client import client_of, connect
+from hvc.pretrain.provenance_facts import all_facts
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.run_note import NOTE, RunNote
+from hvc.pretrain.sender import pause_after
+from hvc.pretrain.sync import sync
+from hvc.pretrain.system_figures import system_figures
+from hvc.pretrain.tracking import settle
 
-pytestmark = [pytest.mark.slow]
-
-
-def test_a_run_is_at_the_server(dataset, tmp_path, mlflow_server):
-    import mlflow
-
-    tracking = {"uri": mlflow_server.uri, "experiment": "served", "model": "served"}
-    recipe = write_recipe(tmp_path / "served.yaml", dataset, tracking=tracking, steps=2)
-    result = hvc_json("train", str(recipe), cwd=tmp_path)
-    client = mlflow.MlflowClient(mlflow_server.uri)
-    assert client.get_run(result["run_id"]).info.status == "FINISHED"
-    names = {item.path for item in client.list_artifacts(result["run_id"], "encoder")}
-    assert names == {"encoder/encoder.safetensors"}
-    assert client.get_model_version_by_alias("served", "newest").run_id == result["run_id"]
+pytestmark = pytest.mark.slow
 
 
-def test_a_server_that_dies_costs_no_step(dataset, tmp_path, private_mlflow_server):
-    server = private_mlflow_server()
-    recipe = write_recipe(tmp_path / "alone.yaml", dataset, tracking={"uri": server.uri}, steps=6)
-    child = start_hvc("train", str(recipe), cwd=tmp_path, log=tmp_path / "log")
-    journal = tmp_path / "alone" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (journal.exists() and journal.read_text()) and time.monotonic() < deadline:
-        assert child.poll() is None, (tmp_path / "log").read_text()
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """One database for all; every test has an output folder, a run and a model of its own."""
+    address = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+    connect(address)  # making it takes longer than a stopped run may wait
+    return address
+
+
+@pytest.fixture
+def folder(tmp_path, request):
+    return tmp_path / request.node.name.replace("[", "-").replace("]", "")[:40]
+
+
+def run_steps(tracker, first: int, last: int, outcome: Outcome | None = Outcome.STOPPED) -> str:
+    for step in range(first, last + 1):
+        tracker.metrics(step, values_at(step))
+    tracker.finish(outcome)
+    return tracker.run_id
+
+
+def test_one_run_over_all_attempts_without_gap_or_double(folder, uri):
+    first = run_steps(track(folder, uri), 1, 30, None)
+    second = run_steps(track(folder, uri), 21, 50)  # from an older checkpoint
+    third = run_steps(track(folder, uri), 41, 60, Outcome.DONE)
+    assert first == second == third
+    assert_exactly_the_journal(folder, uri)
+    assert [step for step, _, _ in in_journal(folder)["train/loss"]] == list(range(1, 61))
+    run = client_of(uri).get_run(first)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["hvc.attempt"] == "3"
+    outcomes = [run.data.tags[f"hvc.attempt.{number}.outcome"] for number in (1, 2, 3)]
+    assert outcomes == ["failed", "stopped", "done"]
+
+
+def test_what_is_recorded_of_a_run(folder, uri):
+    config = config_of(folder, uri)
+    data = load_data(config)
+    provenance = Provenance(labels={"slurm_job_id": "17", "odd key!": "x"})
+    line = attempt_line(config, data, provenance, 2, all_facts())
+    assert line["tags"]["hvc.attempt.2.slurm_job_id"] == "17"
+    assert line["tags"]["hvc.attempt.2.odd_key_"] == "x"
+    run_id = run_steps(track(folder, uri), 1, 3, Outcome.DONE)
+    client = client_of(uri)
+    run = client.get_run(run_id)
+    assert run.data.params["views.size"] == "256"
+    (used,) = run.inputs.dataset_inputs
+    assert used.dataset.digest == data.sources[0].manifest.digest[:32]
+    assert json.loads(used.dataset.source)["digest"] == data.digest
+    assert {"code.sha256", "version.torch", "hardware.cores", "hvc.total_steps"} <= run.data.tags.keys()
+    assert f"/runs/{run_id}/" in run.data.tags["mlflow.note.content"]
+    assert "recipe.yaml" in {item.path for item in client.list_artifacts(run_id)}
+    client.set_tag(run_id, "mlflow.note.content", "mine")
+    run_steps(track(folder, uri), 4, 5, Outcome.DONE)
+    assert client.get_run(run_id).data.tags["mlflow.note.content"] == "mine"
+
+
+def test_what_changed_between_attempts_is_said_and_refused_by_nobody(folder, uri, caplog):
+    run_steps(track(folder, uri), 1, 2)
+    journal = folder / JOURNAL
+    text = journal.read_text()
+    code = json.loads(next(line for line in text.splitlines() if '"attempt"' in line))["code"]
+    journal.write_text(text.replace(code, "0" * 64))  # as if other code had run
+    run_id = run_steps(track(folder, uri, log_every=7), 3, 4)
+    run = client_of(uri).get_run(run_id)
+    assert run.data.params["log_every"] == "10"
+    assert run.data.tags["hvc.attempt.2.changed"] == "log_every: 10 -> 7"
+    assert run.data.tags["hvc.code_drift"].startswith("attempt 1: 000000000000, attempt 2: ")
+    assert "the code has changed" in caplog.text
+
+
+def test_everything_sent_again_changes_nothing(folder, uri):
+    tracker = track(folder, uri, tracking={"upload_encoder": "all"})
+    tracker.checkpoint(write(str(folder / "checkpoints"), 10))
+    run_id = run_steps(tracker, 1, 30, Outcome.DONE)
+    client = client_of(uri)
+    before = client.get_run(run_id).to_dictionary()
+    versions = [version.version for version in client.search_model_versions(f"name = '{folder.name}'")]
+    note = RunNote.read(folder)
+    for cursor in (0, 33, note.cursor // 2, 10**12):  # none of them but the first is at a line's end
+        note.with_(cursor=cursor).write(folder)
+        (done,) = sync([folder])
+        assert (done.problem, done.waiting, done.run_id) == ("", 0, run_id)
+        assert done.sent > 10
+        assert_exactly_the_journal(folder, uri)
+    after = client.get_run(run_id).to_dictionary()
+    assert after == before
+    assert versions == [item.version for item in client.search_model_versions(f"name = '{folder.name}'")]
+
+
+def test_a_killed_run_without_its_note_is_found_by_its_key(folder, uri):
+    run_id = run_steps(track(folder, uri), 1, 5)
+    (folder / NOTE).write_text('{"run_id": "ab')
+    assert run_steps(track(folder, uri), 6, 9) == run_id
+    assert_exactly_the_journal(folder, uri)
+
+
+def test_a_lost_folder_goes_on_in_the_same_run(folder, uri, tmp_path):
+    tracker = track(folder, uri)
+    state = {}
+    for step in range(1, 31):
+        tracker.metrics(step, values_at(step))
+    tracker.finish(Outcome.STOPPED)
+    state = tracker.state()
+    folder.rename(tmp_path / "lost")
+    assert run_steps(track(folder, uri, resumed=state), 21, 50, Outcome.DONE) == state["run_id"]
+    history = at_server(uri, state["run_id"])
+    for name in values_at(1):
+        assert [step for step, _, _ in history[name]] == list(range(1, 51)), name
+    run = client_of(uri).get_run(state["run_id"])
+    assert run.data.tags["hvc.attempt"] == "2"
+    assert run.data.tags["hvc.attempt.1.outcome"] == "stopped"
+
+
+def test_a_deleted_run_is_replaced_by_a_new_one_with_everything(folder, uri, caplog):
+    old = run_steps(track(folder, uri), 1, 5)
+    client_of(uri).delete_run(old)
+    new = run_steps(track(folder, uri), 6, 9)
+    assert new != old
+    assert_exactly_the_journal(folder, uri, new)
+    assert "is gone" in caplog.text
+
+
+def test_a_run_deleted_while_it_goes_on(folder, uri):
+    tracker = track(folder, uri)
+    tracker.metrics(1, values_at(1))
+    deadline = time.monotonic() + 30
+    while tracker.run_id is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    server.kill()
-    assert child.wait(200) == 0, (tmp_path / "log").read_text()
-    steps = [json.loads(line)["step"] for line in journal.read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5, 6]
-    words = (tmp_path / "log").read_text()
-    assert "did not reach MLflow" in words
-    assert str(journal) in words
-    assert (tmp_path / "alone" / "checkpoints" / "step-00000006" / "COMPLETE").exists()
+    old = tracker.run_id
+    client_of(uri).delete_run(old)
+    new = run_steps(tracker, 2, 9)
+    assert new != old
+    assert_exactly_the_journal(folder, uri, new)
 
 
-def test_the_journal_survives_half_a_line(tmp_path):
-    journal = Journal(tmp_path / "metrics.jsonl")
-    for step in (1, 2, 3):
-        journal.append(step, {"train/loss": float(step)})
-    with journal.path.open("a") as file:
-        file.write('{"step": 4, "tra')
-    journal.rewind(2)
-    journal.append(3, {"train/loss": 30.0})
-    assert [(r["step"], r["train/loss"]) for r in journal.records()] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+def test_a_moved_server_gets_the_whole_journal(folder, uri, tmp_path, caplog):
+    run_steps(track(folder, uri), 1, 5)
+    there = f"sqlite:///{tmp_path}/other.db"
+    connect(there)
+    run_steps(track(folder, there), 6, 9)
+    assert_exactly_the_journal(folder, there)
+    assert "tracking moved" in caplog.text
+    run_steps(track(folder, uri), 10, 12, Outcome.DONE)
+    assert_exactly_the_journal(folder, uri)
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated():
+def test_aliases_pin_their_checkpoints_and_newest_only_moves_on(folder, uri):
+    client = client_of(uri)
+    tracker = track(folder, uri)
+    assert tracker.pinned_steps() in (set(), None)
+    for step in (10, 20, 30):
+        tracker.checkpoint(write(str(folder / "checkpoints"), step))
+        tracker.metrics(step, values_at(step))
+    tracker.checkpoint(open_checkpoint(folder / "checkpoints" / "step-00000030"), last=True)
+    tracker.finish(Outcome.DONE)
+    versions = client.search_model_versions(f"name = '{folder.name}'")
+    steps = {version.tags["hvc.step"]: version.version for version in versions}
+    assert len(versions) == len(steps) == 3
+    client.set_registered_model_alias(folder.name, "best", steps["10"])
+    assert tracker.pinned_steps() == {10, 30}
+    names = {item.path for item in client.list_artifacts(tracker.run_id, "checkpoints")}
+    assert names == {f"checkpoints/step-{step:08d}.json" for step in (10, 20, 30)}
+    assert [item.path for item in client.list_artifacts(tracker.run_id, "encoder")] == [
+        "encoder/encoder.safetensors"
+    ]
+    assert not (folder / "outbox").exists()
+    # A later run under the same name takes the alias; the first one's replay does not take it back.
+    other = folder.parent / "other" / folder.name
+    later = track(other, uri)
+    later.checkpoint(write(str(other / "checkpoints"), 5))
+    later.finish(Outcome.DONE)
+    RunNote.read(folder).with_(cursor=0).write(folder)
+    assert [done.problem for done in sync([folder])] == [""]
+    newest = client.get_model_version_by_alias(folder.name, "newest")
+    assert (newest.run_id, newest.tags["hvc.step"]) == (later.run_id, "5")
+
+
+def test_pictures_are_drawn_elsewhere_and_a_bad_one_is_a_warning(folder, uri, caplog):
+    tracker = track(folder, uri)
+    threads = []
+
+    def draw() -> Image.Image:
+        threads.append(threading.current_thread())
+        time.sleep(0.3)
+        return Image.new("RGB", (8, 8), "red")
+
+    begin = time.perf_counter()
+    tracker.picture("curves", 10, draw)
+    tracker.picture("views", 10, lambda: 1 / 0)
+    assert time.perf_counter() - begin < 0.2
+    run_steps(tracker, 1, 3, Outcome.DONE)
+    assert threads[0] is not threading.main_thread()
+    assert Image.open(folder / "pictures" / "curves-00000010.png").size == (8, 8)
+    names = [item.path for item in client_of(uri).list_artifacts(tracker.run_id, "pictures")]
+    assert names == ["pictures/curves-00000010.png"]
+    assert "picture views of step 10 was not made: ZeroDivisionError" in caplog.text
+    again = track(folder, uri)
+    again.picture("curves", 10, draw)
+    again.finish(Outcome.DONE)
+    assert len(threads) == 1
+
+
+def test_a_finished_run_that_is_started_again(folder, uri):
+    config = config_of(folder, uri)
+    run_id = run_steps(track(folder, uri), 1, 5, Outcome.DONE)
+    found = write(str(folder / "checkpoints"), 1000)  # killed before it was recorded
+    settle(config, load_data(config), Provenance(), found)
+    names = [item.path for item in client_of(uri).list_artifacts(run_id, "checkpoints")]
+    assert names == ["checkpoints/step-00001000.json"]
+    settled = (folder / JOURNAL).read_bytes()
+    settle(config, load_data(config), Provenance(), found)
+    assert (folder / JOURNAL).read_bytes() == settled
+    assert RunNote.read(folder).closed
+    assert client_of(uri).get_run(run_id).data.tags["hvc.attempt"] == "1"
+
+
+def test_a_line_that_mlflow_never_takes_stops_no_other(folder, uri, caplog):
+    tracker = track(folder, uri)
+    tracker.metrics(1, {"fine": 1.0})
+    tracker.metrics(2, {"not a name?": 1.0, "x" * 300: 2.0})
+    tracker.journal.append("artifact", file="gone.txt", folder="files")
+    tracker.metrics(3, {"fine": 3.0})
+    tracker.finish(Outcome.DONE)
+    assert [step for step, _, _ in at_server(uri, tracker.run_id)["fine"]] == [1, 3]
+    assert "MLflow refuses" in caplog.text
+    assert "gone.txt is gone" in caplog.text
+
+
+def test_no_password_is_kept_or_said(folder, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9/")
+    data = config_of(folder, "sqlite:///unused")
+    config = TrainConfig.parse(data.resolved() | {"tracking": {"experiment": "tracked"}})
+    from hvc.pretrain.tracking import Tracker
+
+    tracker = Tracker(config, load_data(config), Provenance())
+    run_steps(tracker, 1, 3)
+    kept = "".join(path.read_text() for path in folder.iterdir() if path.is_file())
+    assert "127.0.0.1:9" in kept
+    assert "127.0.0.1:9" in caplog.text
+    for text in (kept, caplog.text, json.dumps(tracker.state())):
+        assert "hunter2" not in text
+    (done,) = sync([folder])
+    assert done.waiting > 0
+    assert "hunter2" not in done.text()
     with pytest.raises(UsageError, match="MLFLOW_TRACKING_PASSWORD") as error:
         TrainConfig.parse({"data": "x", "tracking": {"uri": "https://me:hunter2@host/"}})
     assert "hunter2" not in str(error.value)
+
+
+def test_a_run_of_an_older_version_goes_on(folder, uri):
+    """Its folder has a note but no journal."""
+    run_id = run_steps(track(folder, uri), 1, 5)
+    (folder / JOURNAL).unlink()
+    (folder / NOTE).write_text(
+        json.dumps({"run_id": run_id, "tracking_uri": uri, "experiment": "tracked", "closed": False})
+    )
+    assert run_steps(track(folder, uri), 4, 9) == run_id
+    assert [step for step, _, _ in at_server(uri, run_id)["train/loss"]] == list(range(1, 10))
+
+
+def test_figures_of_a_node():
+    figures = system_figures(3)
+    assert {name.rpartition("/")[0] for name in figures} == {"system/node-3"}
+    assert all(math.isfinite(value) and value >= 0 for value in figures.values())
+    assert 0 < figures["system/node-3/system_memory_usage_percentage"] <= 100
+
+
+def test_pauses_grow_to_a_minute():
+    assert [pause_after(failures) for failures in (1, 2, 3, 7, 100)] == [1, 2, 4, 60, 60]
+
+
+def test_two_trackers_of_one_folder_do_not_mix_lines(tmp_path):
+    """Threads of one process: every line is whole."""
+    journal = Journal(tmp_path / "j")
+    threads = [
+        threading.Thread(target=lambda: [journal.append("x", n=n) for n in range(500)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(journal_lines := (tmp_path / "j").read_text().splitlines()) == 2000
+    assert all(json.loads(line)["kind"] == "x" for line in journal_lines)
