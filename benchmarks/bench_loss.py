@@ -3,19 +3,22 @@
 Batch 16, 256 channels, maps of 32 x 32, crops as the official code draws them on images of 640 x 480. One
 direction, in turn, so that each form finds the caches as the other left them; medians. The dense form is
 that of the tests: every product of two positions, under the mask. The pairs and the mask are known before;
-a figure of its own counts them in. The dynamic head, which every form needs, is outside the clock.
+a figure of its own counts them in. The dynamic head, which every form needs, is outside the clock. One
+thread, so that others on the machine matter less (OMP_NUM_THREADS=2: both forms gain about as much).
 
 Memory is the most that torch's allocator held at one time, inputs and their gradients aside: on a CPU from
 the profiler's list of allocations with their addresses, so that it does not depend on what the process had
 free before; on a GPU from the allocator's own peak.
 """
 
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from form import Figure, report
@@ -36,13 +39,7 @@ BATCH, CHANNELS, SIDE = 16, 256, 32
 RUNS, WARM_UP = 11, 2
 LAYOUTS = {"": torch.contiguous_format, "channels_last.": torch.channels_last}
 Run = Callable[[], list[Tensor]]
-
-
-class Forms(NamedTuple):
-    """The same work in two forms; each gives loss and gradients of query, forward and backward vectors."""
-
-    ours: Run
-    dense: Run
+"""Gives the tensors that do not count as temporary."""
 
 
 def main() -> None:
@@ -170,7 +167,7 @@ def clock(device: torch.device) -> float:
 
 def where(device: torch.device) -> str:
     """What it ran on, in a word or two."""
-    return "GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return "GPU" if device.type == "cuda" else f"threads: {torch.get_num_threads()}"
 
 
 if __name__ == "__main__":

@@ -295,6 +295,20 @@ def test_spread_is_the_variance_of_unit_vectors(samples: int, channels: int, see
     assert spread(embedding[:1, :, :1, :1].expand(2, -1, 3, 5)) <= 1e-12  # all alike: a collapse
 
 
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+def test_nothing_waits_for_a_value(layout: torch.memory_format) -> None:
+    # Tensors of the meta device have no values: asking for one (a GPU would be waited for) fails.
+    device = torch.device("meta")
+    inputs = maps(4, (6, 6), formats=(layout,) * 4).to(device)
+    pairs = find_pairs(official_boxes(4), 6, 6, 1.0).to(device)
+    for there in (pairs, pairs.swapped()):
+        found, gradients = ours(inputs, there, torch.ones(2, 4, device=device))
+        assert [x.shape for x in found] == [(4,), (4,)]
+        assert [x.shape for x in gradients] == [x.shape for x in (inputs.query, *inputs[2:])]
+    with pytest.raises(RuntimeError):
+        spread(inputs.query).item()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("layout", FORMATS, ids=str)
 @pytest.mark.parametrize("radius", [0.1, 1.0])
