@@ -24,6 +24,7 @@ import torch
 from form import Figure, report
 from torch import Tensor
 from torch.nn import functional as F
+from torch.profiler import profile
 
 from hvc.pretrain.heads import DynamicHead
 from hvc.pretrain.loss import PairTerms, hybrid_loss, pair_terms
@@ -38,6 +39,11 @@ from dense_loss import dense_pair_terms, positive_mask
 BATCH, CHANNELS, SIDE = 16, 256, 32
 RUNS, WARM_UP = 11, 2
 LAYOUTS = {"": torch.contiguous_format, "channels_last.": torch.channels_last}
+PARTS = {
+    "gather": ("aten::index_select", "aten::gather"),
+    "scatter": ("aten::index_add_", "aten::scatter_add_"),
+    "zeros": ("aten::zero_", "aten::fill_"),
+}
 Run = Callable[[], list[Tensor]]
 """Gives the tensors that do not count as temporary."""
 
@@ -68,14 +74,9 @@ def measure(device: torch.device, name: str) -> list[Figure]:
         return [find_pairs(boxes, SIDE, SIDE).to(device).index]
 
     def find_dense() -> list[Tensor]:
-        return [positive_mask(*(box.to(device) for box in boxes), SIDE, SIDE)]
+        return [positive_mask(boxes[0].to(device), boxes[1].to(device), SIDE, SIDE)]
 
-    def zeros() -> list[Tensor]:
-        return [torch.zeros_like(inputs[0])]
-
-    sparse, whole, half, found, masked, zero = times(
-        device, [ours, dense, forward, find_ours, find_dense, zeros]
-    )
+    whole, sparse, half, found, masked = times(device, [dense, ours, forward, find_ours, find_dense])
     memory = [peak(device, run) for run in (ours, dense)]
     apart = [(a - b).abs().max().item() for a, b in zip(ours(), dense(), strict=True)]
     against = "all pairs, same inputs and threads"
@@ -87,8 +88,11 @@ def measure(device: torch.device, name: str) -> list[Figure]:
         Figure(f"loss.{name}gradient_difference", max(apart[1:]), "", against, "< 1e-5"),
         Figure(f"loss.{name}ms", sparse * 1e3, "ms", note=f"all pairs: {whole * 1e3:.1f} ms"),
         Figure(f"loss.{name}peak_mb", memory[0] / 1e6, "MB", note=f"all pairs: {memory[1] / 1e6:.0f} MB"),
-        Figure(f"loss.{name}forward_share", half / sparse, "", "forward and backward"),
-        Figure(f"loss.{name}zeros_share", zero / sparse, "", note="of it: zeros for the query's gradient"),
+        Figure(f"loss.{name}forward_share", half / sparse, "", "all of it"),
+        *(
+            Figure(f"loss.{name}{part}_share", share, "", "all of it")
+            for part, share in parts(device, ours)
+        ),
         Figure(
             f"loss.{name}speedup_with_finding",
             (whole + masked) / (sparse + found),
@@ -127,7 +131,7 @@ def maps(device: torch.device, layout: torch.memory_format) -> list[Tensor]:
         values = torch.randn(BATCH, channels, SIDE, SIDE, generator=generator)
         values = F.normalize(values, dim=1) if channels == CHANNELS else values
         made.append(values.to(device).contiguous(memory_format=layout).requires_grad_())
-    made[1].requires_grad_(requires_grad=False)
+    made[1] = made[1].detach()
     return made
 
 
@@ -146,6 +150,19 @@ def times(device: torch.device, runs: list[Run]) -> list[float]:
             run()
             seconds.append(clock(device) - start)
     return [statistics.median(seconds[WARM_UP:]) for seconds in taken]
+
+
+def parts(device: torch.device, run: Run) -> list[tuple[str, float]]:
+    """Shares of the operators' own time: reading the maps, adding to them, their zeros, arithmetic."""
+    with profile() as seen:
+        for _ in range(RUNS):
+            run()
+    seconds = dict.fromkeys((*PARTS, "arithmetic"), 0.0)
+    for event in seen.key_averages():
+        part = next((part for part, names in PARTS.items() if event.key in names), "arithmetic")
+        on_device = device.type == "cuda"
+        seconds[part] += event.self_device_time_total if on_device else event.self_cpu_time_total
+    return [(part, value / sum(seconds.values())) for part, value in seconds.items()]
 
 
 def peak(device: torch.device, run: Run) -> int:
