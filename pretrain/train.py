@@ -52,6 +52,7 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
             trainer = Trainer(config, data, ranks, device, tracker, provenance)
             if start:
                 trainer.restore(found)
+            found = None  # of a bucket's it holds a copy on disk
             outcome = trainer.train(stop)
         finally:
             if tracker:
@@ -81,8 +82,6 @@ def _begin(
         resumed=(found.state.get("tracking") or {"run_id": found.state.get("run_id")}) if found else None,
         facts={"model": cost[0], "work": cost[1]},
     )
-    if found:
-        tracker.checkpoint(found)  # a kill may have come between it and its record
     for step in complete_steps(config.checkpoints):  # a kill between a checkpoint and its record
         tracker.checkpoint(verified(config.checkpoints, step))
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -112,6 +113,7 @@ class Trainer:
         if self.step == 0 and self.config.non_finite.policy == "rollback":
             self.save()  # so that there is something to go back to
         with (
+            self._saver or nullcontext(),  # whatever happens, what is being written is waited for
             ProgressLine(self.total_steps, self.step, visible=self.place.first) as line,
             Watchdog(
                 self.config.watchdog_seconds, self.place.rank, self.config.folder, self._provenance.on_hang

@@ -10,7 +10,7 @@ Tensors = dict[str, torch.Tensor]
 def all_tensors(checkpoint: Checkpoint) -> Tensors:
     """Parameters, optimiser, and every rank's buffers and generators, by name."""
     tensors = checkpoint.tensors("model") | checkpoint.tensors("optimizer")
-    for rank, buffers in enumerate(checkpoint.rank_buffers()):
+    for rank, buffers in enumerate(checkpoint.rank_buffers):
         tensors |= {f"rank-{rank}/{key}": value for key, value in buffers.items()}
     return tensors
 
