@@ -42,6 +42,9 @@ def test_the_tour(tmp_path):
     assert "outcome: done" in words["train configs/tour.yaml"].stdout
     assert "step: 20" in words["evaluate models:/hvc@newest"].stdout
     assert "scores.jf_mean" in words["evaluate baseline:untrained"].stdout
+    assert "tour" in words["runs"].stdout
+    assert "finished" in words["runs"].stdout
+    assert (tmp_path / "outputs" / "trunk.safetensors").exists()
     assert "#SBATCH --nodes=4" in words["submit train"].stdout
     assert "disk" in words["doctor"].stdout.lower()
     assert not (tmp_path / "slurm-jobs").exists()
@@ -52,7 +55,9 @@ def test_every_documented_config_is_valid():
     from hvc.slurm.cluster import ClusterConfig
 
     recipes = sorted((ROOT / "configs").glob("*.yaml"))
-    assert {"imagenet.yaml", "paper-coco.yaml", "small.yaml", "tour.yaml"} <= {p.name for p in recipes}
+    assert {"imagenet.yaml", "coco.yaml", "youtube-vos.yaml", "small.yaml", "tour.yaml"} | {
+        f"paper-{name}.yaml" for name in ("coco", "voc", "msra10k", "youtube-vos")
+    } <= {p.name for p in recipes}
     for path in recipes:
         assert TrainConfig.load(path).name == path.stem
     for path in sorted((ROOT / "configs" / "clusters").glob("*.yaml")):
