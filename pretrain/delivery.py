@@ -81,14 +81,10 @@ class Delivery:
             with self.journal.open("rb") as file:
                 size, cursor = file.seek(0, 2), self.note.cursor
                 file.seek(max(0, cursor - 1))
-                at_line = cursor <= size and (cursor == 0 or file.read(1) == b"\n")
+                at_line = cursor == 0 or file.read(1) == b"\n"
         except OSError as error:
             raise HvcError(f"cannot read {self.journal}: {error.strerror}") from None
-        if at_line:
-            return
-        # A disk that lost power may have lost lines which the server has, under other time stamps.
-        self._adopted = self._adopted or cursor > size
-        self.note = self.note.with_(cursor=0, postponed=())
+        self.note = self.note.checked(size, at_line)
 
     def _open(self) -> None:
         if self._client is None:
@@ -97,7 +93,9 @@ class Delivery:
             return
         run_id = find_run(self._client, self.note.run_id, self._new_run, self.uri)
         if run_id != self.note.run_id:
-            self.note = self.note.with_(run_id=run_id, cursor=0, postponed=(), closed=False)
+            behind = self.note.behind and self.note.run_id is None  # a new run knows nothing
+            self.note = self.note.with_(run_id=run_id, cursor=0, postponed=(), behind=behind, closed=False)
+            self._floors = {}
         self.note.write(self.folder)
         self._opened = True
 
@@ -142,7 +140,7 @@ class Delivery:
 
     def _floor(self, name: str) -> int:
         """The step up to which the server knows a metric from a journal that is lost."""
-        if not self._adopted:
+        if not (self._adopted or self.note.behind):
             return -1
         if name not in self._floors:
             self._floors[name] = last_step(self._client, str(self.note.run_id), name)

@@ -29,6 +29,8 @@ class RunNote:
     """Bytes of the journal that the server has confirmed."""
     postponed: tuple[int, ...] = ()
     """Where the lines before the cursor begin that the server could not take yet, e.g. a large file."""
+    behind: bool = False
+    """Whether the server knows steps that the journal has lost, e.g. by a loss of power."""
     closed: bool = False
     """Whether the server knows all of a finished run."""
 
@@ -49,6 +51,7 @@ class RunNote:
             postponed=tuple(place for place in later if isinstance(place, int))
             if isinstance(later, list)
             else (),
+            behind=found.get("behind") is True,
             closed=found.get("closed") is True,
         )
 
@@ -64,6 +67,16 @@ class RunNote:
         if self.tracking_uri == public(uri) and self.run_key in ("", run_key):
             return replace(self, run_key=run_key)
         return RunNote(public(uri), experiment, run_key)
+
+    def checked(self, size: int, at_line: bool = True) -> "RunNote":
+        """The cursor if it can be right for a journal of `size` bytes, else back at the beginning.
+
+        All is sent again then, which the server takes as the same, but for steps that the journal has
+        lost: these are made again under other time stamps.
+        """
+        if self.cursor <= size and at_line:
+            return self
+        return replace(self, cursor=0, postponed=(), behind=self.behind or self.cursor > size)
 
     def with_(self, **changes: Any) -> "RunNote":
         """A copy with changes."""

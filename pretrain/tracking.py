@@ -179,10 +179,11 @@ class Tracker:
         sent = self._sender.finish(max(0.0, deadline - time.monotonic()))
         if self.journal.waiting:
             _log.warning("%d records are lost: no room for %s", self.journal.waiting, self.journal.path)
-        if not sent:
+        waiting = 0 if sent else self._sender.waiting()
+        if waiting:
             _log.warning(
                 "%d records wait for MLflow at %s; `hvc sync %s` sends them, or the next start of this run",
-                self._sender.waiting(),
+                waiting,
                 public(self.uri),
                 self._folder,
             )
@@ -201,7 +202,7 @@ class Tracker:
     def _find_note(self, resumed: dict[str, Any]) -> RunNote:
         """Which run this is: by the journal, else by the note, else by the checkpoint, else a new one."""
         experiment, place = self._config.tracking.experiment, public(self.uri)
-        note = RunNote.read(self._folder)
+        note, opened_at = RunNote.read(self._folder), self.journal.size
         if self._known.header is None:
             key = (note.run_key if note else "") or _valid_key(resumed.get("run_key")) or uuid.uuid4().hex
             # With a run but no journal, the run's beginning was in one that is not here any more.
@@ -212,7 +213,7 @@ class Tracker:
             told = resumed.get("tracking_uri") in (None, place)
             run_id = str(resumed["run_id"]) if told and resumed.get("run_id") else None
             return RunNote(place, experiment, key, run_id)
-        found = note.at(self.uri, experiment, key)
+        found = note.at(self.uri, experiment, key).checked(opened_at)
         if note.tracking_uri != place:
             _log.warning(
                 "tracking moved from %s to %s: the whole journal goes to a run there",
