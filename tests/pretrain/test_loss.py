@@ -286,6 +286,7 @@ def test_hybrid_loss_is_best_at_minus_four() -> None:
     assert hybrid_loss(half) == -2
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(2, 20), st.integers(0, 2**32))
 def test_spread_is_the_variance_of_unit_vectors(samples: int, channels: int, seed: int) -> None:
     embedding = maps(samples, (3, 5), torch.float64, channels=channels, seed=seed).query

@@ -47,6 +47,7 @@ def test_the_pairs_of_real_crops(radius: float, dtype: torch.dtype) -> None:
     assert_same(find_pairs(boxes, 32, 32, radius), index, 8)
 
 
+@settings(deadline=None)
 @given(batches_of_boxes(torch.float32), st.integers(0, 2**32))
 def test_the_radius_is_exclusive_at_every_distance_that_occurs(
     boxes: tuple[Tensor, Tensor], seed: int
@@ -62,6 +63,7 @@ def test_the_radius_is_exclusive_at_every_distance_that_occurs(
     assert_same(find_pairs(boxes, 6, 10, radius), dense_index(boxes, 6, 10, radius), len(boxes[0]))
 
 
+@settings(deadline=None)
 @given(batches_of_boxes(), RADII)
 def test_swapped_is_the_way_back(boxes: tuple[Tensor, Tensor], radius: float) -> None:
     back = find_pairs((boxes[1], boxes[0]), 6, 10, radius)
