@@ -10,7 +10,7 @@ PURPLE, SKY, YELLOW = "#cc79a7", "#56b4e9", "#f0e442"
 """Colours that colour-blind people tell apart, too (Okabe and Ito, Color Universal Design)."""
 INK, SOFT, FAINT, PAPER = "#1d1d1b", "#73736e", "#d9d9d4", "#ffffff"
 DPI = 100
-WIDTH = 10.4
+WIDTH = 9.2
 """Inches. MLflow shows pictures in a run's description in their own size, beside a wide menu."""
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ class Panel(NamedTuple):
     title: str
     left: tuple[Line, ...]
     right: Line | None = None
-    scale: str = "linear"
+    scale: Literal["free", "zero", "log", "spread"] = "free"
+    """What the left scale is like. zero: it begins there; spread: 0 to 1, with the alarm of a collapse."""
 
 
 PANELS = (
@@ -43,17 +44,21 @@ PANELS = (
         "agreement at positive pairs (1 = equal)",
         (Line("train/static", "static", BLUE), Line("train/dynamic", "dynamic", ORANGE)),
     ),
-    Panel("feature spread (0 = collapsed)", (Line("train/feature_spread", "spread", BLUE),)),
+    Panel(
+        "feature spread (0 = collapsed)", (Line("train/feature_spread", "spread", BLUE),), scale="spread"
+    ),
     Panel("gradient norm", (Line("train/gradient_norm", "norm", BLUE),), scale="log"),
     Panel(
         "learning rate and EMA momentum",
         (Line("train/learning_rate", "learning rate", BLUE),),
         Line("train/ema_momentum", "EMA momentum", ORANGE),
+        scale="zero",
     ),
     Panel(
         "speed",
         (Line("perf/images_per_second", "images/s", BLUE),),
         Line("data/wait_share", "share of time waiting for data", ORANGE),
+        scale="zero",
     ),
 )
 
@@ -148,19 +153,10 @@ def _draw(axis: Any, panel: Panel, steps: Floats, records: Sequence[Record], bad
     left = np.concatenate([known[line.name] for line in panel.left])
     if panel.scale == "log" and np.nanmin(left, initial=math.inf) > 0:
         _log_scale(axis)
-    if panel.title.startswith("feature spread"):
-        axis.set_ylim(0, max(1.0, float(np.nanmax(left))))
-        axis.axhspan(0, COLLAPSED, color=RED, alpha=0.15, linewidth=0)
-        axis.axhline(COLLAPSED, color=RED, linewidth=1, linestyle="--")
-        axis.text(
-            0.99,
-            COLLAPSED + 0.02,
-            "collapse",
-            transform=axis.get_yaxis_transform(),
-            ha="right",
-            fontsize=7.5,
-            color=RED,
-        )
+    if panel.scale == "zero":
+        axis.set_ylim(0, 1.15 * max(float(np.nanmax(left, initial=0)), 1e-12))
+    if panel.scale == "spread":
+        _collapse_alarm(axis, float(np.nanmax(left)))
     if panel.right is not None and not np.isnan(known[panel.right.name]).all():
         handles.append(_draw_right(axis, panel.right, steps, known[panel.right.name]))
     if len(handles) > 1:
@@ -179,6 +175,14 @@ def _draw(axis: Any, panel: Panel, steps: Floats, records: Sequence[Record], bad
             clip_on=False,
             transform=axis.get_xaxis_transform(),
         )
+
+
+def _collapse_alarm(axis: Any, highest: float) -> None:
+    axis.set_ylim(0, max(1.0, highest))
+    axis.axhspan(0, COLLAPSED, color=RED, alpha=0.15, linewidth=0)
+    axis.axhline(COLLAPSED, color=RED, linewidth=1, linestyle="--")
+    place = axis.get_yaxis_transform()
+    axis.text(0.99, COLLAPSED + 0.02, "collapse", transform=place, ha="right", fontsize=7.5, color=RED)
 
 
 def _few_ticks(axis: Any) -> None:

@@ -21,7 +21,7 @@ from hvc.pretrain.violins import weight_violins
 
 __all__ = ["curves", "feature_maps", "positive_pairs", "weight_violins"]
 
-CELL, SMALL_CELL = 256, 160
+CELL, SMALL_CELL = 256, 140
 """Sides of pictures in a sheet, in pixels: of views, and of features and their images."""
 POINT_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, PAPER)
 VIEW_COLOURS = (SKY, ORANGE)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hvc.pretrain.charts import BLUE, ORANGE, RED
+from hvc.pretrain.charts import BLUE, DPI, ORANGE, RED, WIDTH
 from hvc.pretrain.curves import COLLAPSED, PANELS, bad_records, curves, grouped, values_of
 from hvc.pretrain.network import OnlineNetwork
 from hvc.pretrain.trunk import Trunk
@@ -88,6 +88,15 @@ def test_the_alarm_line_of_collapse_stands_at_its_height():
     assert line > top + 190
 
 
+def test_rates_and_speeds_start_at_zero():
+    """Else a rate that never changes, or changes by a percent, looks as if it did something."""
+    records = [whole_record(step, **{"perf/images_per_second": 100.0 + step % 2}) for step in range(40)]
+    for number in (4, 5):
+        rows = np.nonzero(panel(mask(curves(records), BLUE), number).sum(1) > 40)[0]
+        assert rows.max() - rows.min() < 8
+        assert rows.mean() < 90  # near the upper edge: the lower one is 0
+
+
 @pytest.mark.parametrize(
     "records", [[], [{"step": 3}], [whole_record(7)], [{"step": 1, "train/loss": None}]]
 )
@@ -146,8 +155,8 @@ def test_large_layers_are_sampled_evenly_and_always_alike():
 
 
 def column_of(place: int, count: int) -> int:
-    """Pixel column of a violin's middle in a picture of 1040."""
-    left, width = 0.055 * 1040, 0.935 * 1040
+    """Pixel column of a violin's middle."""
+    left, width = 0.055 * WIDTH * DPI, 0.935 * WIDTH * DPI
     return round(left + width * (place + 0.7) / (count + 0.4))
 
 
