@@ -175,6 +175,19 @@ def test_colours_know_neither_sign_nor_order_nor_basis_of_channels(seed):
     assert expected.std() > 0.1
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_colours_turn_to_those_that_they_should_be_like(seed):
+    features = 0.4 * torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(3))
+    expected, _ = feature_colours(features, LIKE)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(seed))).Q
+    like = (expected - 0.5) @ turn + 0.5  # another sign, order, mixture of the same directions
+    colours, _ = feature_colours(features, like)
+    inside = (colours > 0) & (colours < 1) & (expected > 0).all(-1, True) & (expected < 1).all(-1, True)
+    torch.testing.assert_close(colours[inside], like[inside], atol=0.06, rtol=0)
+    assert inside.float().mean() > 0.7
+
+
 def test_colours_stay_when_features_change_a_little():
     features = smooth_features(1)
     before, _ = feature_colours(features, LIKE)
