@@ -9,10 +9,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from hvc.pretrain.batch import Batch
+from hvc.pretrain.batch import Batch, Part
 from hvc.pretrain.charts import BLUE, FAINT, GREEN, INK, ORANGE, PAPER, PURPLE, RED, SKY, YELLOW
 from hvc.pretrain.curves import curves
 from hvc.pretrain.feature_colours import feature_colours, pixel_colours
+from hvc.pretrain.packed import Packed
 from hvc.pretrain.pairs import find_pairs
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.sheet import Place, Sheet, as_picture
@@ -46,9 +47,10 @@ def positive_pairs(batch: Batch, config: TrainConfig, rows: int = 4) -> Image.Im
     not in a batch: it is put together from the views, each in its place.
     """
     side = config.views.size // 8
-    views, boxes = batch.views, batch.boxes
-    rows = min(rows, len(boxes[0]))
-    pairs = find_pairs((boxes[0][:rows], boxes[1][:rows]), side, side, config.loss.radius).index
+    few = _first(batch, rows)
+    views, boxes = few.views, few.boxes
+    rows = len(boxes[0])
+    pairs = find_pairs(boxes, side, side, config.loss.radius).index
     title = "positive pairs of two views    (a number is the same point of the image)"
     sheet = Sheet(3, rows, CELL, title)
     for row in range(rows):
@@ -64,6 +66,23 @@ def positive_pairs(batch: Batch, config: TrainConfig, rows: int = 4) -> Image.Im
         words = f"{count:,} positive pairs" if count else "no positive pair, no loss"
         sheet.write(words, 0, row, INK if count else RED)
     return sheet.image
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch: where views are cut later, the other ones need not be."""
+    parts: list[Part] = []
+    for part in batch.parts:
+        size = min(part.boxes.shape[1], count)
+        pixels, boxes = part.pixels, part.boxes[:, :size]
+        cut = (
+            pixels._replace(places=pixels.places[:, :size])
+            if isinstance(pixels, Packed)
+            else pixels[:, :size]
+        )
+        if size or not parts:
+            parts.append(part._replace(pixels=cut, boxes=boxes))
+        count -= size
+    return batch._replace(parts=tuple(parts))
 
 
 def feature_maps(images: Tensor, features: Tensor, reference: Tensor | None = None) -> Image.Image:

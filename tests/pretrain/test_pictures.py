@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from training_data import pictures, write_dataset
 
 from hvc.pretrain.batch import Batch, Part
 from hvc.pretrain.charts import FAINT, PAPER, RED
+from hvc.pretrain.dataset import load_data
 from hvc.pretrain.feature_colours import feature_colours, pixel_colours
 from hvc.pretrain.order import RankBatch
 from hvc.pretrain.pairs import find_pairs
@@ -24,6 +26,7 @@ from hvc.pretrain.pictures import (
 )
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.sheet import CAPTION, GAP, HEAD
+from hvc.pretrain.stream import stream
 
 CONFIG = TrainConfig.parse({"data": "x", "views": {"size": 64}})
 DARK = (60, 60, 60)
@@ -130,6 +133,22 @@ def test_rows_are_limited_and_drawing_changes_nothing():
     assert once.shape[0] == HEAD + 2 * (CAPTION + CELL + GAP)
     np.testing.assert_array_equal(once, again)
     assert torch.equal(batch.views[0], before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_that_are_cut_later_look_as_those_of_the_batch(tmp_path, workers):
+    write_dataset(tmp_path / "set", pictures(12), 6)
+    recipe = {"data": str(tmp_path / "set"), "views": {"size": 64}, "batch_size": 8, "workers": workers}
+    config = TrainConfig.parse(recipe)
+    data, drawn = load_data(config), []
+    for cut_later in (False, True):
+        options = {"rank": 0, "world_size": 1, "first_step": 0, "last_step": 1, "cut_later": cut_later}
+        (batch,) = stream(config, data, **options)
+        sheet = np.asarray(positive_pairs(batch, config, rows=5)).astype(int)
+        whole = np.asarray(positive_pairs(batch, config, rows=8))
+        assert np.array_equal(sheet, whole[: len(sheet)])
+        drawn.append(sheet)
+    assert np.abs(drawn[0] - drawn[1]).max() <= 8  # rounding of two ways to resize
 
 
 share = st.floats(0, 1)
