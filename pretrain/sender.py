@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 from hvc.base.addresses import public
@@ -16,6 +17,8 @@ INTERVAL = 2.0
 """Seconds between two rounds, so that one request carries many records."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds to wait after a first failure, doubled with each further one, and at most."""
+_SHARE = 9.0
+"""Rest after a piece, in units of its work: one thread at a time runs Python, and it should train."""
 _OURS = (TypeError, AttributeError, KeyError, NameError, AssertionError)
 _log = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class Sender:
         """Send all there is; False after a failure and the pause that it is worth."""
         try:
             self.delivery = self.delivery or Delivery(self.folder, self.uri)
-            while self.delivery.send(final=self._finishing.is_set()):
+            while self._send_a_piece(self.delivery):
                 self._say_it_is_back()
                 if self._stop.is_set():
                     return False
@@ -104,6 +107,13 @@ class Sender:
             return False
         self._failures = 0
         return True
+
+    def _send_a_piece(self, delivery: Delivery) -> bool:
+        begin = time.thread_time()
+        sent = delivery.send(final=self._finishing.is_set())
+        if sent:
+            self._finishing.wait(_SHARE * (time.thread_time() - begin))
+        return sent
 
     def _rest(self, seconds: float) -> None:
         """Wait; while somebody waits for the end, never longer than a second."""
