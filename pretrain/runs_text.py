@@ -36,7 +36,7 @@ def print_runs(
     if experiments:
         table.add_column("experiment", overflow="fold", max_width=12)
     table.add_column("id", no_wrap=True)
-    table.add_column("state", max_width=16)
+    table.add_column("state", max_width=17)
     for name in ("step", "loss", "images/s"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("J&F, best", overflow="fold", max_width=24)
