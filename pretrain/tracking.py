@@ -169,7 +169,7 @@ class Tracker:
     def finish(self, outcome: Outcome | None) -> None:
         """End the attempt (None: it failed), wait a little for MLflow, warn of what has to wait longer."""
         deadline = time.monotonic() + FINISH_SECONDS[outcome]
-        undrawn = self._pictures.finish(FINISH_SECONDS[outcome])
+        undrawn = self._pictures.finish(0.6 * FINISH_SECONDS[outcome])  # sending needs some of it
         if undrawn:
             _log.warning("%d pictures were not drawn in time", undrawn)
         status = _STATUS[outcome]

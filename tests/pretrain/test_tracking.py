@@ -13,6 +13,7 @@ from tracked_runs import assert_exactly_the_journal, at_server, config_of, in_jo
 
 from hvc.base.errors import UsageError
 from hvc.base.stage import Outcome, Provenance
+from hvc.pretrain import tracking
 from hvc.pretrain.attempt import attempt_line
 from hvc.pretrain.checkpoint import open_checkpoint
 from hvc.pretrain.dataset import load_data
@@ -255,6 +256,26 @@ def test_a_line_that_mlflow_never_takes_stops_no_other(folder, uri, caplog):
     assert [step for step, _, _ in at_server(uri, tracker.run_id)["fine"]] == [1, 3]
     assert "MLflow refuses" in caplog.text
     assert "gone.txt is gone" in caplog.text
+
+
+def test_files_that_cannot_be_stored_let_metrics_go_first(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(tracking.FINISH_SECONDS, Outcome.DONE, 12.0)
+    here = f"sqlite:///{tmp_path}/files.db"
+    connect(here)
+    (tmp_path / "mlartifacts").write_text("in the way")
+    tracker = track(folder, here)
+    tracker.checkpoint(write(str(folder / "checkpoints"), 5))
+    run_id = run_steps(tracker, 1, 30, Outcome.DONE)
+    assert_exactly_the_journal(folder, here)
+    assert "others go first" in caplog.text
+    assert "records wait for MLflow" in caplog.text
+    note = RunNote.read(folder)
+    assert len(note.postponed) == 2  # the attempt with its recipe, the checkpoint with its record
+    (tmp_path / "mlartifacts").unlink()
+    (done,) = sync([folder])
+    assert (done.problem, done.waiting, done.sent) == ("", 0, 2)
+    names = {item.path for item in client_of(here).list_artifacts(run_id)}
+    assert names == {"recipe.yaml", "checkpoints"}
 
 
 def test_no_password_is_kept_or_said(folder, monkeypatch, caplog):
