@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from hvc.base.errors import HvcError, UsageError
@@ -50,9 +51,9 @@ def prepare_device(config: EngineConfig, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
-def channels_last(config: EngineConfig, device: torch.device) -> bool:
-    """Whether activations and convolutions' weights lie channels last in memory."""
-    return device.type == "cuda" if config.channels_last is None else config.channels_last
+def channels_last(config: EngineConfig) -> bool:
+    """Whether convolutions' weights lie channels last in memory, as views and so activations always do."""
+    return config.channels_last is not False
 
 
 def autocast(config: EngineConfig, device: torch.device) -> AbstractContextManager[Any]:
@@ -74,6 +75,7 @@ def deepspeed_config(config: TrainConfig) -> dict[str, Any]:
         "gradient_clipping": 0.0,  # left out it would be 1; ours is the optimiser's work
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1 << 60,
+        "timers": {"throughput": {"enabled": False}},  # it would wait for the device twice a step
     }
 
 
@@ -98,7 +100,9 @@ class Engine:
         self._engine, self._zero, _, _ = deepspeed.initialize(
             model=network, optimizer=self.optimiser, config=deepspeed_config(config)
         )
-        if channels_last(config.engine, device) and not self._zero_stage:
+        if dist.get_world_size() == 1 and not self._zero_stage:
+            self._engine.enable_backward_allreduce = False  # nothing to average: spare the copies
+        if channels_last(config.engine) and not self._zero_stage:
             # Only now: DeepSpeed starts with contiguous weights alone. ZeRO's stay in one flat tensor.
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._begin_adam_state()

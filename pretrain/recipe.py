@@ -146,7 +146,8 @@ class EngineConfig(Config):
     sync_batchnorm: bool = False
     """BatchNorm over all ranks' positions together (GPUs only); else each rank by its own."""
     channels_last: bool | None = None
-    """Memory layout of images and activations; by default on GPUs only."""
+    """Memory layout of weights in convolutions; by default on, which is faster on CPUs, too. Views and
+    activations always have it. Under ZeRO 1 weights stay as they are."""
     compile: bool = False
     """torch.compile for trunk and heads: faster steps after some minutes of compiling."""
     recompute: bool = False

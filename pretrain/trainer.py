@@ -92,7 +92,7 @@ class Trainer:
         self.online: OnlineNetwork = self._arrange(online).train()
         self.engine = Engine(self.online, config, device)
         target = self._arrange(target)
-        if channels_last(config.engine, device):
+        if channels_last(config.engine):
             target.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = EmaTarget(target, self.total_steps, config.ema_momentum)
         self._buffers = FlatBuffers([self.online, self.ema.network])
