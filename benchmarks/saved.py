@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from form import Figure
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -128,3 +129,18 @@ def table(saved: Saved, most: int = 8) -> str:
     """The largest holders, for people."""
     rows = list(saved.holders.items())[:most]
     return "\n".join(f"  {name:32} {size / 1e6:8.2f} MB per image" for name, size in rows)
+
+
+def figures(size: int, batch: int) -> list[Figure]:
+    """What a GPU will need in bf16, kept and recomputed; prints by whom."""
+    made = []
+    for name, recompute in (
+        ("memory.saved_gb_estimate", False),
+        ("memory.saved_gb_estimate_recompute", True),
+    ):
+        need = memory(size, batch, recompute=recompute)
+        note = f"bf16, batch {batch}, {size} px; weights and optimiser {need.state:.2f} GB beside it"
+        made.append(Figure(name, need.saved, "GB", note=note))
+        print(f"{name}: {need.saved:.2f} GB; a layer at work takes {need.transient:.2f} GB at most")
+        print(table(saved_by(size, recompute=recompute)))
+    return made

@@ -130,13 +130,17 @@ def _plain(value: Any) -> Any:
 def engine_steps(
     place: Place, options: dict[str, Any], steps: int = STEPS
 ) -> tuple[list[float], list[float], Tensors]:
-    """The same steps through DeepSpeed: each rank takes its slice of every batch."""
+    """The same steps through DeepSpeed: each rank takes its slice of every batch.
+
+    In the bare form's memory format, unless told otherwise: others round otherwise.
+    """
     from hvc.pretrain.engine import Engine
     from hvc.pretrain.order import rank_slice
     from hvc.pretrain.ranks import Ranks
     from hvc.pretrain.schedule import learning_rate
 
-    config = TrainConfig.parse({"data": "x", **options})
+    engine_options = {"channels_last": False} | options.get("engine", {})
+    config = TrainConfig.parse({"data": "x", **options, "engine": engine_options})
     device = torch.device("cpu")
     ranks = Ranks(place, device, timedelta(minutes=5))
     with ranks.together():
