@@ -57,7 +57,7 @@ PANELS = (
     Panel(
         "speed",
         (Line("perf/images_per_second", "images/s", BLUE),),
-        Line("data/wait_share", "share of time waiting for data", ORANGE),
+        Line("perf/wait_share", "share of time waiting for data", ORANGE),
         scale="zero",
     ),
 )
@@ -219,6 +219,6 @@ def _draw_right(axis: Any, line: Line, steps: Floats, values: Floats) -> Any:
     right.tick_params(labelsize=7.5, colors=line.colour, length=2.5)
     for side in ("top", "left", "right", "bottom"):
         right.spines[side].set_visible(False)
-    if line.name == "data/wait_share":
+    if line.name == "perf/wait_share":
         right.set_ylim(0, 1)
     return handle

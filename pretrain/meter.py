@@ -107,8 +107,8 @@ class Meter:
                 "train/non_finite_steps": norms[1],
                 "perf/images_per_second": images / seconds,
                 "perf/step_seconds": seconds / self._steps,
-                "data/wait_seconds": waited / self._steps,
-                "data/wait_share": min(waited / seconds, 1.0),
+                "perf/wait_seconds": waited / self._steps,
+                "perf/wait_share": min(waited / seconds, 1.0),
             }
         )
 

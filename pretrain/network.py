@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 from hvc.pretrain.architecture import Architecture
 from hvc.pretrain.heads import WIDTH, DynamicHead, SpaceHead
 from hvc.pretrain.loss import PairTerms, hybrid_loss, pair_terms
 from hvc.pretrain.pairs import Pairs
 from hvc.pretrain.trunk_factory import build_trunk
+
+_EPS = 1e-12
+"""Shorter vectors are not brought to unit length; as in `torch.nn.functional.normalize`."""
 
 Precision = Callable[[], AbstractContextManager[Any]]
 """Makes the context that a network computes in: none, or autocast."""
@@ -100,8 +103,29 @@ class OnlineNetwork(nn.Module):
 
 def unit_length(embedding: Tensor) -> Tensor:
     """[B, C, h, w] brought to length 1 over C, in fp32 at least: half precision would lose angles."""
-    dtype = torch.promote_types(embedding.dtype, torch.float32)
-    return F.normalize(embedding.to(dtype), dim=1)
+    unit: Tensor = _UnitLength.apply(embedding)  # type: ignore[no-untyped-call]
+    return unit
+
+
+class _UnitLength(torch.autograd.Function):
+    """As `torch.nn.functional.normalize`, but keeps the result, as the loss does, and lengths alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
+        unit = x / length.clamp(min=_EPS)
+        ctx.save_for_backward(unit, length)
+        ctx.dtype = x.dtype
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        unit, length = ctx.saved_tensors
+        along = (gradient * unit).sum(1, keepdim=True) * (length >= _EPS)
+        found: Tensor = torch.addcmul(gradient, along, unit, value=-1).div_(length.clamp(min=_EPS))
+        return found.to(ctx.dtype)
 
 
 @torch.no_grad()

@@ -32,7 +32,8 @@ def import_deepspeed(device: torch.device) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import deepspeed
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Its warnings are of what is done here on purpose, and go to stdout, which is for results.
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     return deepspeed
 

@@ -1,4 +1,4 @@
-"""Activations of residual blocks computed again in the backward pass instead of being kept.
+"""Activations computed again in the backward pass instead of being kept.
 
 Exact: the second pass normalises with the batch's statistics as the first did, but leaves BatchNorm's
 running ones alone, so these advance once per step.
@@ -14,20 +14,42 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.trunk import BasicBlock, Bottleneck
+from hvc.pretrain.heads import DynamicHead, SpaceHead
+from hvc.pretrain.trunk import BasicBlock, Bottleneck, Trunk
 
 
 def recompute_blocks(network: nn.Module) -> None:
-    """From now on keep only the inputs of the network's residual blocks; UsageError if it has none."""
+    """From now on keep only the inputs of the network's residual blocks, stems and heads.
+
+    UsageError if it has no residual block.
+    """
     blocks = [module for module in network.modules() if isinstance(module, BasicBlock | Bottleneck)]
     if not blocks:
         raise UsageError("engine.recompute works on residual blocks, and this trunk has none; leave it out")
-    for block in blocks:
-        block.forward = partial(_run, block, block.forward)  # type: ignore[method-assign]
+    heads = [module for module in network.modules() if isinstance(module, SpaceHead | DynamicHead)]
+    for module in (*blocks, *heads):
+        module.forward = partial(_run, module, module.forward)  # type: ignore[method-assign]
+    for trunk in network.modules():
+        if isinstance(trunk, Trunk):
+            trunk.stem = partial(_run, trunk.bn1, trunk.stem)  # type: ignore[method-assign]
 
 
-def _run(block: nn.Module, forward: Any, x: Tensor) -> Tensor:
-    result: Tensor = checkpoint(forward, x, use_reentrant=False, context_fn=partial(_contexts, block))
+def recompute_stems(network: nn.Module) -> None:
+    """From now on keep only the first convolution's result of a ResNet's stem.
+
+    Exact. Norm, ReLU and pooling are little of the work, and their maps a tenth of the memory in bf16.
+    """
+    for trunk in network.modules():
+        if isinstance(trunk, Trunk):
+            trunk.after_conv1 = partial(_run, trunk.bn1, trunk.after_conv1)  # type: ignore[method-assign]
+
+
+def _run(norms_of: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
+    # Nothing in here draws random numbers.
+    contexts = partial(_contexts, norms_of)
+    result: Tensor = checkpoint(
+        forward, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False
+    )
     return result
 
 

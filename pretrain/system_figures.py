@@ -4,13 +4,14 @@ import psutil
 import torch
 
 _MB = 1e6
+_network_before = psutil.net_io_counters()  # when this process began
 
 
 def system_figures(node: int, disk: str = "/") -> dict[str, float]:
     """CPU, memory, disk, network and GPUs of this machine now, as `system/node-N/...`.
 
     One process per node asks. CPU use is the mean since the last call in this process (0 at the first);
-    network counters run since the machine was started; GPU memory counts all processes on it.
+    network counters run since this process began; GPU memory counts all processes on it.
 
     Args:
         node: Number of the node, from 0.
@@ -32,8 +33,9 @@ def system_figures(node: int, disk: str = "/") -> dict[str, float]:
         pass
     network = psutil.net_io_counters()
     if network is not None:
-        found["network_receive_megabytes"] = network.bytes_recv / _MB
-        found["network_transmit_megabytes"] = network.bytes_sent / _MB
+        before = _network_before or network
+        found["network_receive_megabytes"] = (network.bytes_recv - before.bytes_recv) / _MB
+        found["network_transmit_megabytes"] = (network.bytes_sent - before.bytes_sent) / _MB
     found |= _gpus()
     return {f"system/node-{node}/{name}": float(value) for name, value in found.items()}
 

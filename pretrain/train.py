@@ -96,7 +96,7 @@ def _report(config: TrainConfig, trainer: Trainer, tracker: Tracker | None) -> d
         "metrics": {
             name: value
             for name, value in trainer.last_metrics.items()
-            if name.startswith(("train/", "perf/")) or name == "data/wait_share"
+            if name.startswith(("train/", "perf/"))
         },
     }
     if tracker:

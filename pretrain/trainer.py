@@ -220,7 +220,7 @@ class Trainer:
             "train/ema_steps": float(self.ema.step),
             "train/ema_momentum": self.ema.last_momentum,
             "train/learning_rate": learning_rate(self.config, self.step - 1, self.total_steps),
-            "data/bad_samples": float(bad),
+            "train/bad_samples": float(bad),
         }
         values |= self._speed.figures(values["perf/images_per_second"], self.place.world_size)
         self._warn_of_collapse(values)

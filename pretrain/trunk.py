@@ -145,8 +145,17 @@ class Trunk(TrunkModule):
         """[B, 3, H, W] -> layer3, as official: layer4 belongs to training only."""
         return self._up_to(min(self.last, "layer3"), images)
 
+    def stem(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 64, ceil(H/4), ceil(W/4)]: what comes before the residual blocks."""
+        return self.after_conv1(self.conv1(images))
+
+    def after_conv1(self, x: Tensor) -> Tensor:
+        """The rest of the stem, which has the largest maps and little to compute."""
+        pooled: Tensor = self.maxpool(self.relu(self.bn1(x)))
+        return pooled
+
     def _up_to(self, last: Layer, images: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.stem(images)
         for name in LAYERS[: LAYERS.index(last) + 1]:
             x = self.get_submodule(name)(x)
         return x

@@ -161,5 +161,5 @@ def test_a_run_stopped_on_two_ranks_goes_on_with_three(address, tmp_path):
     assert [joined[step] for step in range(40)] == expected(TrainConfig.load(recipe), 40)
     assert recorded_steps(tmp_path / "moved") == list(range(1, 41))
     last = metric_records(tmp_path / "moved" / "journal.jsonl")[-1]
-    assert last["data/bad_samples"] == 0
-    assert 0 <= last["data/wait_share"] <= 1
+    assert last["train/bad_samples"] == 0
+    assert 0 <= last["perf/wait_share"] <= 1
