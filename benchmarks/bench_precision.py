@@ -141,7 +141,7 @@ def errors(exact: Model, half: Model, inputs: Inputs) -> list[Figure]:
     losses = [model.loss(inputs).total for model in (exact, half)]
     for loss in losses:
         loss.backward()  # type: ignore[no-untyped-call]
-    first, second = (float(loss) for loss in losses)
+    first, second = (float(loss.detach()) for loss in losses)
     error = abs(first - second) / abs(first)
     figures = [Figure("precision.loss_error", error, "", "fp32", note="relative, at the first weights")]
     parts: dict[str, float] = {}

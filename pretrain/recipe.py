@@ -151,7 +151,7 @@ class EngineConfig(Config):
     compile: bool = False
     """torch.compile for trunk and heads: faster steps after some minutes of compiling."""
     recompute: bool = False
-    """Compute the trunk's activations again in the backward pass instead of keeping them: less memory, a
+    """Compute activations again in the backward pass instead of keeping them: a quarter of the memory, a
     third more time, the same result."""
     peak_tflops: float | None = Field(None, gt=0)
     """The device's peak in TFLOP/s at this precision, for MFU; by default known by the device's name."""

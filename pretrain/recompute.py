@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -44,6 +45,7 @@ def recompute_stems(network: nn.Module) -> None:
             trunk.after_conv1 = partial(_run, trunk.bn1, trunk.after_conv1)  # type: ignore[method-assign]
 
 
+@torch.compiler.disable  # a compiler would move the norms' statistics with what it computes again
 def _run(norms_of: nn.Module, forward: Any, *inputs: Tensor) -> Tensor:
     # Nothing in here draws random numbers.
     contexts = partial(_contexts, norms_of)

@@ -42,7 +42,7 @@ def one_pass(
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
-@pytest.mark.parametrize(("recompute", "most"), [(recompute_blocks, 0.5), (recompute_stems, 0.97)])
+@pytest.mark.parametrize(("recompute", "most"), [(recompute_blocks, 0.5), (recompute_stems, 0.99)])
 def test_recomputing_changes_nothing_but_memory(architecture, recompute, most):
     loss, tensors, kept = one_pass(None, architecture)
     again, same, kept_less = one_pass(recompute, architecture)
