@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hvc.pretrain.network import OnlineNetwork, TargetNetwork
 from hvc.pretrain.pairs import Pairs
-from hvc.pretrain.recompute import recompute_blocks, recompute_stems
+from hvc.pretrain.recompute import recompute_blocks, recompute_cheap
 
 _PAIRS_PER_SAMPLE = 50
 
@@ -74,7 +74,7 @@ def _count(batch: int, size: int, half: bool, recompute: bool) -> dict[str, floa
         if recompute:
             recompute_blocks(online)
         else:
-            recompute_stems(online)  # as on GPUs
+            recompute_cheap(online)  # as on GPUs
         online.train()
         views = [torch.empty(batch, 3, size, size).to(memory_format=torch.channels_last) for _ in range(2)]
         side = size // 8
