@@ -28,7 +28,7 @@ from hvc.pretrain.order import RunOrder
 from hvc.pretrain.output import planned_steps
 from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.recompute import recompute_blocks, recompute_stems
+from hvc.pretrain.recompute import recompute_blocks, recompute_cheap
 from hvc.pretrain.schedule import learning_rate
 from hvc.pretrain.show import Gallery
 from hvc.pretrain.snapshot import refuse_diverged, run_state, trunk_metadata, trunk_of
@@ -93,14 +93,14 @@ class Trainer:
         self.engine = Engine(self.online, config, device)
         target = self._arrange(target)
         if channels_last(config.engine):
-            target.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            target.to(memory_format=torch.channels_last)
         self.ema = EmaTarget(target, self.total_steps, config.ema_momentum)
         self._buffers = FlatBuffers([self.online, self.ema.network])
         self.state = RunState([self.online, self.ema.network], self.engine, self._buffers, self.ranks)
         if config.engine.recompute:
             recompute_blocks(self.online)
         elif device.type == "cuda" and not config.engine.compile:  # which plans memory by itself
-            recompute_stems(self.online)
+            recompute_cheap(self.online)
         if config.engine.compile:
             for part in (*self.online.children(), *self.ema.network.children()):
                 part.compile()
