@@ -10,6 +10,7 @@ import argparse
 import statistics
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,12 @@ class Model:
         self.ema = EmaTarget(TargetNetwork(self.online).to(device), total)
         self._optimiser = torch.optim.Adam(self.online.parameters(), lr=1e-3, fused=True)
 
+    def nudge(self) -> None:
+        """Move all weights by a millionth: what becomes of that is chance."""
+        with torch.no_grad():
+            for parameter in self.online.parameters():
+                parameter.mul_(1 + 1e-6 * torch.randn_like(parameter))
+
     def loss(self, inputs: Inputs) -> StepLoss:
         """Of one forward pass."""
         keys = [self.ema.network(view) for view in inputs.views]
@@ -118,10 +125,14 @@ def main() -> None:
     inputs = [make_inputs(count, size, seed, device) for seed in range(BATCHES)]
     exact, half = (Model(architecture, device, options.steps, half=flag) for flag in (False, True))
     figures = errors(exact, half, inputs[0])
-    curves = [follow(model, inputs, options.steps) for model in (exact, half)]
+    nudged = Model(architecture, device, options.steps, half=False)
+    nudged.nudge()
+    *curves, other = [follow(model, inputs, options.steps) for model in (exact, half, nudged)]
     assert all(p.dtype is torch.float32 for p in half.ema.network.parameters())
     what = f"{architecture.rpartition(':')[2]}, batch {count}, {size} px, {device.type}"
     figures += compare(*curves, what)
+    gap = compare(curves[0], other, what)[0]
+    figures.append(replace(gap, name="precision.curve_gap_of_chance", note="fp32 from weights off by 1e-6"))
     if options.picture:
         draw(*curves, what).save(options.picture)
     report("precision", figures)
@@ -174,11 +185,12 @@ def compare(exact: Curve, half: Curve, what: str) -> list[Figure]:
     )
     gap = max(abs(static - half_static), abs(dynamic - half_dynamic))
     note += f"; static {static:.3f} and {half_static:.3f}, dynamic {dynamic:.3f} and {half_dynamic:.3f}"
-    moved = min(half.moved[1:])
+    moved, moved_exact = min(half.moved[1:]), min(exact.moved[1:])
     apart = statistics.mean(half.distance[-TAIL:]) / statistics.mean(exact.distance[-TAIL:])
+    share = f"least share of its weights that a step moved: {moved_exact:.3f} and {moved:.3f}"
     return [
         Figure("precision.curve_gap", gap, "", "fp32", note=note),
-        Figure("precision.target_moved", moved, "", note="least share of its weights in a step of bf16"),
+        Figure("precision.target_moved", moved / moved_exact, "x", "fp32", note=share),
         Figure(
             "precision.target_distance", apart, "x", "fp32", note="target to online weights; 1: as close"
         ),
@@ -190,13 +202,18 @@ def draw(exact: Curve, half: Curve, what: str) -> Any:
     figure = new_figure(10, 3)
     titles = {"static": "static agreement", "dynamic": "dynamic agreement", "distance": "target to online"}
     for axis, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        axis.plot(getattr(exact, name), color=BLUE, label="fp32", linewidth=1)
-        axis.plot(getattr(half, name), color=ORANGE, label="bf16", linewidth=1)
+        for curve, label, colour in ((exact, "fp32", BLUE), (half, "bf16", ORANGE)):
+            axis.plot(_smooth(getattr(curve, name)), color=colour, label=label, linewidth=1)
         dress(axis, title)
     figure.axes[0].legend(fontsize=7.5, frameon=False)
     figure.text(0.01, 0.01, what, fontsize=7)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     return to_image(figure)
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Means over as many steps as there are batches."""
+    return [statistics.mean(values[max(0, at - BATCHES + 1) : at + 1]) for at in range(len(values))]
 
 
 def _gradient(module: nn.Module) -> Tensor:
