@@ -2,6 +2,8 @@
 
 import logging
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +38,22 @@ def client_of(uri: str) -> Any:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        _make_database(Path(uri.removeprefix("sqlite:///")))
     return mlflow.MlflowClient(uri)
+
+
+def _make_database(path: Path) -> None:
+    """A new SQLite database, whole or not at all: MLflow's own making of it, killed, spoils it for good."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return
+    import mlflow
+
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        made = Path(folder) / path.name
+        mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        with suppress(FileExistsError):  # somebody else was quicker
+            os.link(made, path)
 
 
 def connect(uri: str) -> Any:
