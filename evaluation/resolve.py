@@ -14,8 +14,9 @@ from typing import Any
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
+from hvc.base.files import read_json
 from hvc.base.storage import MissingError, open_store, sha256_file
-from hvc.evaluation.tracked import connect, shown
+from hvc.evaluation.tracked import RUN_NOTE, connect, shown
 from hvc.pretrain.checkpoint import Checkpoint, DamagedError, complete_steps, open_checkpoint
 from hvc.pretrain.marker import COMPLETE, ENCODER, STATE
 from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS
@@ -153,7 +154,20 @@ def _from_path(reference: str) -> Trunk:
 
 def _from_checkpoint(reference: str) -> Trunk:
     checkpoint = open_checkpoint(reference, files=[ENCODER, STATE])
-    return _trunk(reference, checkpoint, checkpoint.state.get("run_id"))
+    return _trunk(reference, checkpoint, _run_of(checkpoint))
+
+
+def _run_of(checkpoint: Checkpoint) -> str | None:
+    """The run that made a checkpoint: by its own word, else by the note in the run's folder.
+
+    A checkpoint may have been written before the server had made the run.
+    """
+    state = checkpoint.state
+    known = state.get("run_id") or (state.get("tracking") or {}).get("run_id")
+    if not known and not checkpoint.address.startswith("s3://"):
+        note = read_json(Path(checkpoint.address).parent.parent / RUN_NOTE) or {}
+        known = note.get("run_id")
+    return str(known) if known else None
 
 
 def _from_bucket(reference: str) -> Trunk:
