@@ -71,6 +71,22 @@ def disturb(launcher: "subprocess.Popen[bytes]", kind: str, rng: random.Random) 
     return launcher.wait(120)
 
 
+def wait_for_a_moment(
+    rng: random.Random, folder: Path, launcher: "subprocess.Popen[bytes]", seconds: float
+) -> None:
+    """Some time while the run starts, or else a little after it has recorded so many steps."""
+    if rng.random() < 0.4:
+        time.sleep(rng.uniform(0, 0.5 * seconds))
+        return
+    journal, wanted = folder / "run" / "journal.jsonl", rng.randint(1, STEPS // 2 - 1)
+    deadline = time.monotonic() + 120
+    while launcher.poll() is None and time.monotonic() < deadline:
+        if journal.exists() and journal.read_text().count('"kind":"metrics"') >= wanted:
+            break
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.3))
+
+
 def wait_until_left(folder: Path) -> None:
     """Processes of a killed run need a moment to go; the next start would wait for them, too."""
     deadline = time.monotonic() + 30
@@ -119,8 +135,7 @@ def test_killed_at_random_moments_and_started_again(unbroken, dataset, tmp_path,
         recipe = recipe_of(folder, dataset, zero_stage)
         for kind in rng.sample(KINDS, k=1 + trial % 3):
             launcher = start(recipe)
-            # Most of the time goes into starting; half of the moments lie where steps are taken.
-            time.sleep(rng.choice([rng.uniform(0, seconds), rng.uniform(0.6 * seconds, seconds)]))
+            wait_for_a_moment(rng, folder, launcher, seconds)
             if launcher.poll() is not None:
                 seen["finished before"] += 1
                 break
