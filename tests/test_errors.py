@@ -78,11 +78,11 @@ def test_a_dead_mlflow_server(tmp_path, dataset, processes):
     uri = f"http://127.0.0.1:{free_port()}"
     recipe = write_recipe(tmp_path / "r.yaml", dataset, tracking={"uri": uri})
     done = run_hvc("train", str(recipe), "--processes", processes, cwd=tmp_path)
-    assert done.returncode == 1
-    assert f"MLflow at {uri} does not answer" in done.stderr
-    assert "Start the server" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert f"MLflow at {uri} does not take records now" in done.stderr
+    assert f"`hvc sync {tmp_path / 'r'}` sends them" in done.stderr
     assert "Traceback" not in done.stderr
-    assert list((tmp_path / "r" / "checkpoints").iterdir()) == []
+    assert (tmp_path / "r" / "checkpoints" / "step-00000006" / "COMPLETE").exists()
 
 
 @pytest.mark.slow
