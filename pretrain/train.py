@@ -1,14 +1,14 @@
 """The training stage: find out where the run stands, train from there, say how it ended."""
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
 from hvc.base.addresses import public
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
-from hvc.pretrain.checkpoint import Checkpoint, complete_steps, newest, verified
+from hvc.pretrain.checkpoint import Checkpoint, DamagedError, complete_steps, newest, verified
 from hvc.pretrain.cost import cost_of, lines
 from hvc.pretrain.dataset import TrainingData, load_data
 from hvc.pretrain.engine import choose_device
@@ -83,7 +83,8 @@ def _begin(
         facts={"model": cost[0], "work": cost[1]},
     )
     for step in complete_steps(config.checkpoints):  # a kill between a checkpoint and its record
-        tracker.checkpoint(verified(config.checkpoints, step))
+        with suppress(DamagedError):  # `newest` has named it
+            tracker.checkpoint(verified(config.checkpoints, step))
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())
     return found, tracker
 

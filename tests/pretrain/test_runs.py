@@ -182,7 +182,7 @@ def test_no_runs_yet_is_said_with_what_to_do(tmp_path):
     experiment_id(connect(uri), "hvc", uri)
     done = run_hvc("runs", "--tracking-uri", uri, cwd=tmp_path)
     assert done.returncode == 0
-    assert "hvc train" in done.stdout
+    assert "hvc train" in " ".join(done.stdout.split())
     assert "--tracking-uri" in done.stdout
 
 
