@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     step: int
     skipped: bool
     overflow: bool
-    """Skipped with a finite loss under fp16: the loss scale was too high, which is nothing unusual."""
+    """Skipped under fp16, most likely because the loss scale was too high: only a row of such is an alarm."""
 
 
 class FiniteGuard:
@@ -84,10 +84,10 @@ class FiniteGuard:
         self.in_a_row = 0
 
     def _judge(self, step: int, loss: bool, gradient: bool, skipped: bool) -> Verdict:
-        overflow = skipped and self._fp16 and not loss
+        overflow = skipped and self._fp16  # alike on all ranks, as their own losses are not
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         self.total += skipped
-        if skipped and not overflow:
+        if skipped and (loss or not overflow):
             self._tell(step, loss, gradient)
         if self.in_a_row >= self._limit or (skipped and not overflow and self._policy == "stop"):
             raise HvcError(
