@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     step: int
     skipped: bool
     overflow: bool
-    """Skipped under fp16, most likely because the loss scale was too high: only a row of such is an alarm."""
+    """Skipped under fp16, as where the loss scale is too high: only many in a row are an alarm."""
 
 
 class FiniteGuard:
