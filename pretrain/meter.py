@@ -115,23 +115,23 @@ class Meter:
 
 def memory_figures(device: torch.device) -> dict[str, float]:
     """Most memory that this process held so far, in GB (10^9 bytes); a GPU's by PyTorch's count."""
-    values = {"memory/process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    values = {"system/memory/process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
     if device.type == "cuda":
-        values["memory/gpu_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
-        values["memory/gpu_reserved_gb"] = torch.cuda.max_memory_reserved(device) / 1e9
+        values["system/memory/gpu_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+        values["system/memory/gpu_reserved_gb"] = torch.cuda.max_memory_reserved(device) / 1e9
     return values
 
 
 def _reading(counts: dict[str, float]) -> dict[str, float]:
     """What reading from object storage cost since the last record, over all ranks."""
     values = {
-        "data/fetched_mb": counts["bytes"] / 1e6,
-        "data/requests": counts["requests"],
-        "data/retries": counts["retries"],
-        "data/refetches": counts["refetches"],
+        "system/loader/fetched_mb": counts["bytes"] / 1e6,
+        "system/loader/requests": counts["requests"],
+        "system/loader/retries": counts["retries"],
+        "system/loader/refetches": counts["refetches"],
     }
     asked = counts["cache_hits"] + counts["cache_misses"]
-    return values | {"data/cache_hit_rate": counts["cache_hits"] / asked} if asked else values
+    return values | {"system/loader/cache_hit_rate": counts["cache_hits"] / asked} if asked else values
 
 
 class ProgressLine:

@@ -6,12 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 from hvc.base.addresses import public
+from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.pretrain.checkpoint import Checkpoint, DamagedError, complete_steps, newest, verified
 from hvc.pretrain.cost import cost_of, lines
 from hvc.pretrain.dataset import TrainingData, load_data
 from hvc.pretrain.engine import choose_device
+from hvc.pretrain.journal import JOURNAL
+from hvc.pretrain.journal_state import JournalState
 from hvc.pretrain.loaders import start_server
 from hvc.pretrain.marker import step_name
 from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
@@ -73,6 +76,8 @@ def _begin(
         if found.step == planned_steps(config, data):
             settle(config, data, provenance, found)
             return found, None
+    else:
+        _refuse_lost_checkpoints(config)
     cost = lines(cost_of(config.architecture, config.views.size))
     _log.info("%s", "\n".join(cost))
     tracker = Tracker(
@@ -87,6 +92,17 @@ def _begin(
             tracker.checkpoint(verified(config.checkpoints, step))
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())
     return found, tracker
+
+
+def _refuse_lost_checkpoints(config: TrainConfig) -> None:
+    """HvcError if this folder's run had checkpoints and none can be used: its record is of other weights."""
+    recorded = JournalState.of(config.folder / JOURNAL).newest
+    if recorded:
+        raise HvcError(
+            f"the run in {config.folder} has a checkpoint {recorded['address']}, but none in "
+            f"{config.checkpoints} can be used; give the right checkpoint.address=, or begin anew with "
+            "another output="
+        )
 
 
 def _report(config: TrainConfig, trainer: Trainer, tracker: Tracker | None) -> dict[str, Any]:
