@@ -95,7 +95,7 @@ def _begin(
 
 
 def _refuse_lost_checkpoints(config: TrainConfig) -> None:
-    """HvcError if this folder's run had checkpoints and none can be used: its record is of other weights."""
+    """HvcError if the run here had checkpoints and none can be used: its record is of other weights."""
     recorded = JournalState.of(config.folder / JOURNAL).newest
     if recorded:
         raise HvcError(

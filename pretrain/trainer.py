@@ -237,7 +237,10 @@ class Trainer:
             node = self.place.rank // max(self.place.local_world_size, 1)
             values |= system_figures(node)
         if self._saver:
-            values |= {"system/checkpoint/seconds": self._saver.seconds, "system/checkpoint/waited": self._saver.waited}
+            values |= {
+                "system/checkpoint/seconds": self._saver.seconds,
+                "system/checkpoint/waited": self._saver.waited,
+            }
         if self.engine.loss_scale:
             values["train/loss_scale"] = float(self.engine.loss_scale.value)
         return values
