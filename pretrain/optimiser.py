@@ -75,7 +75,7 @@ class GuardedAdam(torch.optim.AdamW):
         """One step, or none where the gradient is not finite; all ranks decide alike."""
         assert closure is None
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        # In float64 a sum of squares cannot overflow where no gradient does.
+        # Each tensor has a norm of its own; together they add up in float64.
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).double())
         if self.sharded:
             square = norm.square()

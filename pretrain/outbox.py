@@ -28,7 +28,7 @@ def keep_encoder(checkpoint: Any, folder: Path, name: str) -> tuple[str, str | N
     own = folder / file
     try:
         own.parent.mkdir(parents=True, exist_ok=True)
-        there = encoder_path(checkpoint, own.parent)
+        there = checkpoint.encoder_path(own.parent)
         if there == own:
             return file, None
         own.unlink(missing_ok=True)
@@ -49,15 +49,3 @@ def drop(path: Path) -> None:
         path.unlink()
         path.parent.rmdir()
         path.parent.parent.rmdir()
-
-
-def encoder_path(checkpoint: Any, folder: Path) -> Path:
-    """The trunk as a local file, fetched into `folder` where the checkpoint is elsewhere."""
-    if hasattr(checkpoint, "encoder_path"):
-        return Path(checkpoint.encoder_path(folder))
-    return Path(checkpoint.encoder)
-
-
-def address_of(checkpoint: Any) -> str:
-    """Where a checkpoint is: its folder or `s3://` address."""
-    return str(checkpoint.address if hasattr(checkpoint, "address") else checkpoint.folder)

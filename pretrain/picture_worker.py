@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+LAST_SECONDS = 20.0
+"""How long the end of a run waits for a picture that is being drawn."""
 Render = Callable[[], Image.Image]
 _log = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ class PictureWorker:
     def __init__(self, drawn: Callable[[str, int, Path], None]) -> None:
         """`drawn(name, step, path)` is called in the worker's thread once a file is whole."""
         self._drawn = drawn
-        self._queue: queue.SimpleQueue[tuple[str, int, Path, Render]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, int, Path, Render] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._open = 0
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -34,16 +37,25 @@ class PictureWorker:
             self._thread.start()
 
     def finish(self, seconds: float) -> int:
-        """Wait at most so long; how many are not drawn yet."""
+        """Wait at most so long, then draw no more; how many were not drawn.
+
+        The one that is being drawn is waited for: a thread in the middle of PyTorch's work would abort
+        the process when it exits.
+        """
         deadline = time.monotonic() + seconds
         with self._change:
             while self._open and (left := deadline - time.monotonic()) > 0:
                 self._change.wait(left)
-            return self._open
+            undrawn = self._open
+        self._closing.set()
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(LAST_SECONDS)
+        return undrawn
 
     def _run(self) -> None:
-        while True:
-            name, step, path, render = self._queue.get()
+        while (item := self._queue.get()) is not None and not self._closing.is_set():
+            name, step, path, render = item
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = path.with_name(f".{path.name}.tmp")
@@ -54,7 +66,7 @@ class PictureWorker:
                 _log.warning(
                     "picture %s of step %d was not made: %s: %s", name, step, type(error).__name__, error
                 )
-            del render  # it may hold a batch
+            del item, render  # they may hold a batch
             with self._change:
                 self._open -= 1
                 self._change.notify_all()

@@ -79,12 +79,6 @@ class Ranks:
 
         return result
 
-    def any_rank(self, flag: bool) -> bool:
-        """True on all ranks if it is on one."""
-        value = torch.tensor([flag], dtype=torch.int32)
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._group)
-        return bool(value.item())
-
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Element-wise sum over all ranks, on the CPU, float64."""
         total = values.detach().to("cpu", torch.float64)
@@ -120,10 +114,6 @@ class Ranks:
             pieces = torch.split(flat, [shape.numel() for _, shape in own])
             received |= {name: piece.view(shape) for (name, shape), piece in zip(own, pieces, strict=True)}
         return received
-
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        dist.barrier(group=self._group)
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from hvc.pretrain.dataset import TrainingData
 from hvc.pretrain.journal import JOURNAL, JOURNAL_VERSION, Journal, metric_records
 from hvc.pretrain.journal_state import JournalState
 from hvc.pretrain.mlflow_client import client_of, default_uri, shown
-from hvc.pretrain.outbox import address_of, keep_encoder
+from hvc.pretrain.outbox import keep_encoder
 from hvc.pretrain.output import planned_steps
 from hvc.pretrain.picture_worker import PictureWorker
 from hvc.pretrain.posts import EXPERIMENT_ID, RECORDS, RUN_ID
@@ -129,7 +129,7 @@ class Tracker:
             record = {
                 "version": 1,
                 "step": step,
-                "address": address_of(checkpoint),
+                "address": checkpoint.address,
                 "sha256": checkpoint.sha256,
                 "method": self._config.method_digest(),
             }
@@ -190,10 +190,7 @@ class Tracker:
 
     def repair(self, address: str | Path) -> None:
         """Record the complete checkpoints at `address` that a kill kept from the journal."""
-        recorded = {step for step, _ in self._known.checkpoints}
         for step in complete_steps(address):
-            if step in recorded:
-                continue
             try:
                 self.checkpoint(verified(address, step))
             except HvcError as error:  # a damaged one; training passes it over, too

@@ -1,7 +1,7 @@
 """The training stage: find out where the run stands, train from there, say how it ended."""
 
 import logging
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +9,7 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
-from hvc.pretrain.checkpoint import Checkpoint, DamagedError, complete_steps, newest, verified
+from hvc.pretrain.checkpoint import Checkpoint, newest
 from hvc.pretrain.cost import cost_of, lines
 from hvc.pretrain.dataset import TrainingData, load_data
 from hvc.pretrain.engine import choose_device
@@ -87,9 +87,7 @@ def _begin(
         resumed=(found.state.get("tracking") or {"run_id": found.state.get("run_id")}) if found else None,
         facts={"model": cost[0], "work": cost[1]},
     )
-    for step in complete_steps(config.checkpoints):  # a kill between a checkpoint and its record
-        with suppress(DamagedError):  # `newest` has named it
-            tracker.checkpoint(verified(config.checkpoints, step))
+    tracker.repair(config.checkpoints)
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())
     return found, tracker
 

@@ -1,7 +1,7 @@
 """Who notices that a rank stands still: its stacks go to the log, and the process leaves.
 
 A thread of Python looks at the last step's time. Should the interpreter itself hang, a timer of C, which
-that thread winds up again and again, does the same a little later.
+that thread winds up again and again, writes the stacks and ends the process (exit code 1) a little later.
 """
 
 import faulthandler

@@ -38,10 +38,10 @@ def wait_for(condition, child: "subprocess.Popen[bytes]", log: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("damage", ["altered", "truncated", "missing"])
+@pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "marker"])
 def test_a_damaged_checkpoint_is_passed_over(interrupted, trained_alone, damage):
     recipe, root = interrupted
-    file = root / "step-00000004" / "optimizer.safetensors"
+    file = root / "step-00000004" / ("COMPLETE" if damage == "marker" else "optimizer.safetensors")
     if damage == "missing":
         file.unlink()
     else:
@@ -67,6 +67,19 @@ def trained_alone(dataset, tmp_path_factory):
     found = newest(Path(result["checkpoint"]).parent)
     assert found is not None
     return all_tensors(found)
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew_in_its_record(interrupted):
+    recipe, root = interrupted
+    for file in root.glob("step-*/model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    journal = root.parent / "journal.jsonl"
+    before = journal.read_bytes()
+    done = run_hvc("train", str(recipe), "learning_rate=0.01", cwd=recipe.parent)
+    assert done.returncode == 1
+    assert f"none in {root} can be used" in done.stderr
+    assert "another output=" in done.stderr
+    assert journal.read_bytes() == before
 
 
 def test_another_code_goes_on_and_says_so(interrupted):
