@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hvc.base.errors import HvcError, UsageError
+from hvc.base.errors import HvcError
 from hvc.pretrain.optimiser import GuardedAdam, LossScale
 from hvc.pretrain.processes import Place
 from hvc.pretrain.ranks import import_deepspeed
@@ -44,8 +44,6 @@ def choose_device(wanted: str, place: Place) -> torch.device:
 
 def prepare_device(config: EngineConfig, device: torch.device) -> None:
     """Set what holds for the whole process: TF32, the search for fast convolutions."""
-    if config.sync_batchnorm and device.type != "cuda":
-        raise UsageError("engine.sync_batchnorm needs GPUs; leave it out, or use engine.device=cuda")
     torch.backends.cudnn.allow_tf32 = config.tf32 != "off"
     torch.backends.cuda.matmul.allow_tf32 = config.tf32 == "everything"
     torch.backends.cudnn.benchmark = device.type == "cuda"
@@ -82,15 +80,17 @@ def deepspeed_config(config: TrainConfig) -> dict[str, Any]:
 class Engine:
     """One rank's part of the distributed online network and its optimiser.
 
-    A step is `forward` and `backward` for each part of the rank's batch, then `step`.
+    A step is `forward` and `backward` for each part of the rank's batch, then `step`. Parameters that
+    need no gradient are in the network only: they have no state here.
     """
 
     def __init__(self, network: nn.Module, config: TrainConfig, device: torch.device) -> None:
         deepspeed = import_deepspeed(device)
         self.network, self.device, self._zero_stage = network, device, config.engine.zero_stage
         self.loss_scale = LossScale(device) if config.engine.precision == "fp16" else None
+        self._trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
         self.optimiser = GuardedAdam(
-            network.parameters(),
+            self._trained.values(),
             learning_rate=full_rate(config),
             weight_decay=config.weight_decay,
             clip_norm=config.engine.clip_norm,
@@ -107,8 +107,8 @@ class Engine:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._begin_adam_state()
         self.own_gradient = torch.zeros((), device=device)
-        """Sum over this rank's gradient of the first weight since the last step; see `finite`."""
-        next(network.parameters()).register_hook(self._watch)  # type: ignore[no-untyped-call]
+        """Sum over this rank's gradient of the first trained weight since the last step; see `finite`."""
+        next(iter(self._trained.values())).register_hook(self._watch)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: Any) -> Any:
         """The network's forward pass."""
@@ -116,14 +116,16 @@ class Engine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a part of the batch to this rank's."""
-        self._engine.backward(loss * self.loss_scale.value if self.loss_scale else loss)
+        self._engine.backward(self.loss_scale.apply(loss) if self.loss_scale else loss)
 
     def step(self, learning_rate: float) -> Tensor:
         """Average gradients over the ranks and move the weights; gives `own_gradient` of this step.
 
-        What the step did stands in `optimiser.norm` and `optimiser.found_inf`.
+        What the step did stands in `optimiser.norm`, `optimiser.found_inf` and `optimiser.overflow`.
         """
         self.optimiser.set_rate(learning_rate)
+        if self.loss_scale:
+            self.loss_scale.agree()
         self._engine.step()
         own, self.own_gradient = self.own_gradient, torch.zeros_like(self.own_gradient)
         return own
@@ -137,22 +139,29 @@ class Engine:
             return
         from deepspeed.utils import safe_set_full_fp32_param
 
-        for parameter in self.network.parameters():
+        for parameter in self._trained.values():
             safe_set_full_fp32_param(parameter, parameter.detach().clone())
 
-    def optimiser_state(self) -> dict[str, Tensor]:
-        """Adam's whole state on the CPU as `NAME/exp_avg`, `NAME/exp_avg_sq`, `step`; all ranks call it."""
+    def optimiser_state(self, *, wanted: bool = True) -> dict[str, Tensor]:
+        """Adam's whole state on the CPU as `NAME/exp_avg`, `NAME/exp_avg_sq`, `step`; all ranks call it.
+
+        Where it is not `wanted` the rank gives its share to the others, copies nothing, and gets nothing.
+        """
+        if not wanted and self._zero_stage == 0:
+            return {}
         from deepspeed.utils import safe_get_full_optimizer_state
 
         tensors = {}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self._trained.items():
             for key in _STATE_KEYS:
                 if self._zero_stage == 0:
                     value = self.optimiser.state[parameter][key]
                 else:
                     value = safe_get_full_optimizer_state(parameter, key)
-                tensors[f"{name}/{key}"] = copy_to_cpu(value)
-        tensors["step"] = copy_to_cpu(self._adam_steps()[0])
+                if wanted:
+                    tensors[f"{name}/{key}"] = copy_to_cpu(value)
+        if wanted:
+            tensors["step"] = copy_to_cpu(self._adam_steps()[0])
         return tensors
 
     def load_optimiser_state(self, tensors: dict[str, Tensor]) -> None:
@@ -160,10 +169,10 @@ class Engine:
         from deepspeed.utils import safe_set_full_optimizer_state
 
         for step in self._adam_steps():
-            step.copy_(tensors["step"])
-        for name, parameter in self.network.named_parameters():
+            step.copy_(saved(tensors, "step"))
+        for name, parameter in self._trained.items():
             for key in _STATE_KEYS:
-                value = tensors[f"{name}/{key}"].to(self.device)
+                value = saved(tensors, f"{name}/{key}").to(self.device)
                 if self._zero_stage == 0:
                     self.optimiser.state[parameter][key].copy_(value)
                 else:
@@ -182,6 +191,13 @@ class Engine:
                 }
         if self._zero_stage:
             self._zero._lazy_init_hp_params_optimizer_state()
+
+
+def saved(tensors: dict[str, Tensor], name: str) -> Tensor:
+    """A tensor of a checkpoint; HvcError if it has none of this name."""
+    if name not in tensors:
+        raise HvcError(f"the checkpoint has no {name}; it is of another version of hvc, or another trunk")
+    return tensors[name]
 
 
 def copy_to_cpu(value: Tensor) -> Tensor:

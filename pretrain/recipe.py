@@ -253,7 +253,7 @@ class TrainConfig(Config):
     frames_per_video: int | None = Field(None, ge=1)
     """At most so many random frames of each video per epoch (official video run: 80)."""
     subset: int | None = Field(None, ge=1)
-    """Train on so many samples only, the same in every epoch."""
+    """Train on so many samples only, the same in every epoch; more than the data has are refused."""
     ema_momentum: float = Field(0.99, ge=0, le=1)
     """EMA momentum at step 0; rises to 1 along a cosine."""
     dummy_forward: bool = False

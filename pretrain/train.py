@@ -18,6 +18,7 @@ from hvc.pretrain.journal_state import JournalState
 from hvc.pretrain.loaders import start_server
 from hvc.pretrain.marker import step_name
 from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
+from hvc.pretrain.preflight import refuse_hopeless, warnings
 from hvc.pretrain.processes import own_place
 from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
@@ -43,8 +44,9 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
 
         def begin() -> int:
             nonlocal tracker, found
+            refuse_hopeless(config, data, device)
             held.enter_context(hold_folder(config))
-            found, tracker = _begin(config, data, provenance)
+            found, tracker = _begin(config, data, provenance, place.world_size)
             return found.step if found else 0
 
         start = ranks.first_decides(begin)
@@ -64,7 +66,7 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
 
 
 def _begin(
-    config: TrainConfig, data: TrainingData, provenance: Provenance
+    config: TrainConfig, data: TrainingData, provenance: Provenance, world_size: int
 ) -> tuple[Checkpoint | None, Tracker | None]:
     """Rank 0, holding the folder: the checkpoint to start from, and the run to track into.
 
@@ -78,6 +80,8 @@ def _begin(
             return found, None
     else:
         _refuse_lost_checkpoints(config)
+    for words in warnings(config, data, world_size):
+        _log.warning("%s", words)
     cost = lines(cost_of(config.architecture, config.views.size))
     _log.info("%s", "\n".join(cost))
     tracker = Tracker(

@@ -5,6 +5,7 @@ weights file is followed only where the user says so (`evaluation/features.py`).
 """
 
 import importlib
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -32,10 +33,13 @@ def build_trunk(architecture: Architecture) -> TrunkModule:
     return cast(TrunkModule, module)  # by its deeds
 
 
-def _made(architecture: str) -> nn.Module:
+def find_factory(architecture: Architecture) -> Callable[[], object] | None:
+    """The user's factory of trunks, not called yet; None for a ResNet. UsageError if it is not there."""
+    if not is_import_path(architecture):
+        return None
     place, _, name = architecture.partition(":")
     try:
-        factory = getattr(importlib.import_module(place), name)
+        return cast(Callable[[], object], getattr(importlib.import_module(place), name))
     except ImportError as error:
         raise UsageError(
             f"architecture {architecture}: cannot import it ({error}); install the package, or put its "
@@ -43,6 +47,11 @@ def _made(architecture: str) -> nn.Module:
         ) from None
     except AttributeError:
         raise UsageError(f"architecture {architecture}: module {place} has no {name!r}") from None
+
+
+def _made(architecture: str) -> nn.Module:
+    factory, name = find_factory(architecture), architecture.rpartition(":")[2]
+    assert factory is not None, "asked for import paths only"
     try:
         made = factory()
     except Exception as error:
