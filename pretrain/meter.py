@@ -1,15 +1,13 @@
-"""What a run says of itself while it goes: averages between two records, and one line of progress."""
+"""What a run says of itself while it goes: averages between two records."""
 
 import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from hvc.pretrain.batch import Batch
@@ -132,33 +130,3 @@ def _reading(counts: dict[str, float]) -> dict[str, float]:
     }
     asked = counts["cache_hits"] + counts["cache_misses"]
     return values | {"system/loader/cache_hit_rate": counts["cache_hits"] / asked} if asked else values
-
-
-class ProgressLine:
-    """One line on a terminal; nothing elsewhere."""
-
-    def __init__(self, total: int, done: int, visible: bool) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} {task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not (visible and console.is_terminal),
-        )
-        self._task = self._progress.add_task("training", total=total, completed=done, figures="")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, step: int, values: dict[str, float]) -> None:
-        """Show step, loss and speed."""
-        speed = values["perf/images_per_second"]
-        loss = f"loss {values['train/loss']:+.3f}, " if "train/loss" in values else ""
-        figures = f"{loss}{speed:.0f} images/s"
-        self._progress.update(self._task, completed=step, figures=figures)

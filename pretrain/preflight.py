@@ -33,8 +33,8 @@ def warnings(config: TrainConfig, data: TrainingData, world_size: int) -> Iterat
     order = RunOrder(plan_run(config, data))
     batch, share = config.batch_size, -(-config.batch_size // world_size)
     if batch > order.samples:
-        filled = " and is filled up with repeated ones" if config.remainder == "wrap" else ""
-        yield f"batch_size is {batch:,}, but an epoch has {order.samples:,} samples: it is one batch{filled}"
+        filled = ", filled up with repeated ones" if config.remainder == "wrap" else ""
+        yield f"batch_size is {batch:,}, but an epoch has {order.samples:,} samples: one batch{filled}"
     if batch < world_size:
         yield (
             f"batch_size is {batch:,} for {world_size:,} processes: {world_size - batch:,} without an "

@@ -22,10 +22,11 @@ from hvc.pretrain.ema import EmaTarget
 from hvc.pretrain.engine import Engine, autocast, channels_last, copy_to_cpu, prepare_device
 from hvc.pretrain.feed import Feeder, Part
 from hvc.pretrain.finite import FiniteGuard
-from hvc.pretrain.meter import COLLAPSED, Meter, ProgressLine
+from hvc.pretrain.meter import COLLAPSED, Meter
 from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.output import planned_steps
+from hvc.pretrain.progress_line import ProgressLine
 from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.recompute import recompute_blocks, recompute_cheap

@@ -49,7 +49,11 @@ def test_a_subset_of_all_is_none(twelve):
         ({"batch_size": 13, "remainder": "wrap"}, 1, ["filled up with repeated"]),
         ({"batch_size": 12}, 1, []),
         ({"batch_size": 2}, 3, ["batch_size is 2 for 3 processes: 1 without"]),
-        ({"batch_size": 8, "engine": {"accumulate": 5}}, 2, ["accumulate is 5, but a process has at most 4"]),
+        (
+            {"batch_size": 8, "engine": {"accumulate": 5}},
+            2,
+            ["accumulate is 5, but a process has at most 4"],
+        ),
         ({"batch_size": 8, "engine": {"accumulate": 4}}, 2, []),
         ({"batch_size": 4, "steps": 9, "schedule": {"warmup_steps": 9}}, 1, ["the run has 9 steps"]),
         ({"batch_size": 4, "steps": 10, "schedule": {"warmup_steps": 9}}, 1, []),
