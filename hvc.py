@@ -47,9 +47,17 @@ app.add_typer(
 
 
 class Benchmark(StrEnum):
-    """What `hvc evaluate` can score on."""
+    """What `hvc evaluate` and its kin work on."""
 
     DAVIS2016 = "davis2016"
+    DAVIS2016_MERGED = "davis2016-merged"
+    DAVIS2017 = "davis2017"
+    DAVIS2017_TEST_DEV = "davis2017-test-dev"
+    YOUTUBE_VOS_2018 = "youtube-vos-2018"
+    YOUTUBE_VOS_2019 = "youtube-vos-2019"
+    VOST = "vost"
+    VIP = "vip"
+    JHMDB = "jhmdb"
     FOLDER = "folder"
 
 
