@@ -4,13 +4,16 @@ import copy
 import difflib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from hvc.base.errors import UsageError
+from hvc.base.plain_words import as_written, in_words
 
 
 class Config(BaseModel):
@@ -85,18 +88,20 @@ def _apply_override(data: dict[str, Any], text: str) -> None:
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key {key!r}{_nearest(model, item['loc'])}")
-        else:
-            # A validator of ours says what it means; it may be about a value nobody should see.
-            quiet = item["type"] in ("missing", "value_error")
-            got = "" if quiet else f" (got {item['input']!r})"
-            said = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {f'{key}: ' if item['loc'] else ''}{said}{got}")
-    return "\n".join(lines)
+    items = error.errors()
+    # A list with a bad entry is said to be empty, too.
+    blamed = {item["loc"][:end] for item in items for end in range(1, len(item["loc"]))}
+    return "\n".join(_line(model, item, where) for item in items if item["loc"] not in blamed)
+
+
+def _line(model: type[BaseModel], item: ErrorDetails, where: str) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key {key!r}{_nearest(model, item['loc'])}"
+    # A validator of ours says what it means; it may be about a value nobody should see.
+    quiet = item["type"] in ("missing", "value_error")
+    got = "" if quiet else f" (got {as_written(item['input'])})"
+    return f"{where}: {f'{key}: ' if key else ''}{in_words(item)}{got}"
 
 
 def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
@@ -109,12 +114,19 @@ def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
-        if not isinstance(part, str) or part not in model.model_fields:
+        if isinstance(part, int):  # an entry of a list, whose model was found by the list's key
+            continue
+        if part not in model.model_fields:
             return []
-        annotation = model.model_fields[part].annotation
-        choices = [annotation, *get_args(annotation)]
-        nested = [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
+        nested = list(_models_in(model.model_fields[part].annotation))
         if not nested:
             return []
         model = nested[0]
     return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
+from hvc.base.plain_words import in_words
+
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=(?!"?[$`])""")
 """A variable set to something literal; `TOKEN=$(cat ~/.token)` shows nothing."""
@@ -46,7 +48,7 @@ def _unseen(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         checked = check(value)
     except ValidationError as error:  # says what it found, and that may be a secret in the wrong place
-        raise ValueError("; ".join(sorted({item["msg"] for item in error.errors()}))) from None
+        raise ValueError(", or ".join(sorted({in_words(item) for item in error.errors()}))) from None
     texts = checked.values() if isinstance(checked, dict) else checked
     for text in [texts] if isinstance(texts, str) else texts or ():
         _check_text(str(text))

@@ -106,7 +106,7 @@ def test_ways_to_write_data():
     for wrong, words in {
         "names no dataset": [],
         "3 is no dataset": 3,
-        "greater than 0": [{"address": "x", "weight": 0}],
+        "must be above 0": [{"address": "x", "weight": 0}],
         "unknown key 'data.0.adress'": [{"adress": "x"}],
     }.items():
         with pytest.raises(UsageError, match=wrong):
