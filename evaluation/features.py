@@ -18,12 +18,17 @@ from hvc.pretrain.trunk_factory import build_trunk
 from hvc.pretrain.views import STATISTICS
 
 IMAGENET_MEAN, IMAGENET_STD = STATISTICS["imagenet"]
+CELL = 8
+"""Width of a feature-map cell in pixels: HVC's stride."""
+
+InputSize = int | tuple[int, int] | None
+"""Size of images for the network: the shorter side, (height, width), or as they are."""
 
 
 class Extractor(typing.Protocol):
     """Anything that turns images into feature maps; `Encoder` is the one of this project."""
 
-    def features(self, image: NDArray[np.uint8], input_size: int | None) -> Tensor:
+    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
         """Uint8 RGB [H, W, 3] -> [C, h, w], normalised to length 1 over C."""
         ...
 
@@ -76,26 +81,72 @@ class Encoder:
         return cls(untrained_trunk(seed, architecture).to(device), IMAGENET_MEAN, IMAGENET_STD)
 
     @torch.inference_mode()
-    def features(self, image: NDArray[np.uint8], input_size: int | None = None) -> Tensor:
+    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
         """Uint8 RGB [H, W, 3] -> [C, h, w], normalised to length 1 over C.
 
         Args:
             image: at its own size.
-            input_size: shorter side in pixels to scale to first (bilinear, corners aligned, also
-                upwards); None keeps the size. With HVC's strides h = ceil(H/8), w = ceil(W/8).
+            input_size: shorter side in pixels, or (height, width), to scale to first (bilinear, corners
+                aligned, also upwards); None keeps the size. With HVC's strides h = ceil(H/8) and
+                w = ceil(W/8).
         """
-        pixels = torch.tensor(np.ascontiguousarray(image), device=self._mean.device)
-        scaled = (pixels.permute(2, 0, 1).to(self._mean.dtype) / 255 - self._mean) / self._std
-        batch = scaled[None]
-        if input_size is not None:
-            size = scaled_size(image.shape[0], image.shape[1], input_size)
-            batch = F.interpolate(batch, size, mode="bilinear", align_corners=True)
+        batch = _normalised(image, self._mean, self._std, input_size)
         return F.normalize(tracking_features(self.trunk, batch)[0], dim=0)
 
 
-def scaled_size(height: int, width: int, shorter: int) -> tuple[int, int]:
-    """(height, width) after scaling the shorter side; truncated in floating point as officially."""
-    scale = shorter / min(height, width)
+class MergedExtractor:
+    """Two encoders compared at once, as the official ensemble: both maps side by side, the first weighted.
+
+    An affinity is then (weight^2 a + b) / (weight^2 + 1) of the two encoders' affinities a and b.
+    """
+
+    def __init__(self, first: Extractor, second: Extractor, weight: float) -> None:
+        self.first, self.second, self.weight = first, second, weight
+
+    @torch.inference_mode()
+    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
+        """Uint8 RGB [H, W, 3] -> [C1 + C2, h, w]; HvcError when the encoders' strides differ."""
+        maps = self.first.features(image, input_size), self.second.features(image, input_size)
+        sizes = [f"{found.shape[1]} x {found.shape[2]}" for found in maps]
+        if sizes[0] != sizes[1]:
+            raise HvcError(
+                f"the merged encoders give maps of {sizes[0]} and {sizes[1]} cells for an image of "
+                f"{image.shape[0]} x {image.shape[1]} pixels; only encoders of one stride can be merged"
+            )
+        return F.normalize(torch.cat([self.weight * maps[0], maps[1]]), dim=0)
+
+
+class PixelExtractor:
+    """No network: a cell's features are the pixels of its 8 x 8 patch. What any encoder has to beat."""
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self._mean = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1)
+        self._std = torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1)
+
+    @torch.inference_mode()
+    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
+        """Uint8 RGB [H, W, 3] -> [192, ceil(H/8), ceil(W/8)]; pixels at the edge are repeated."""
+        batch = _normalised(image, self._mean, self._std, input_size)
+        height, width = batch.shape[-2:]
+        filled = F.pad(batch, (0, -width % CELL, 0, -height % CELL), mode="replicate")
+        return F.normalize(F.pixel_unshuffle(filled, CELL)[0], dim=0)
+
+
+def _normalised(image: NDArray[np.uint8], mean: Tensor, std: Tensor, input_size: InputSize) -> Tensor:
+    """[1, 3, H, W] with the statistics' device and dtype, scaled as asked."""
+    pixels = torch.tensor(np.ascontiguousarray(image), device=mean.device)
+    batch = ((pixels.permute(2, 0, 1).to(mean.dtype) / 255 - mean) / std)[None]
+    if input_size is None:
+        return batch
+    size = scaled_size(image.shape[0], image.shape[1], input_size)
+    return F.interpolate(batch, size, mode="bilinear", align_corners=True)
+
+
+def scaled_size(height: int, width: int, input_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) as given, or after scaling the shorter side, truncated as officially."""
+    if isinstance(input_size, tuple):
+        return input_size
+    scale = input_size / min(height, width)
     return max(int(scale * height), 1), max(int(scale * width), 1)
 
 
