@@ -52,7 +52,7 @@ def propagate(
         if index == 0 and given is not None and protocol.first_frame == "given":
             labels = np.where(given == VOID, 0, given).astype(np.uint8)
         else:
-            labels = ids[upsample(soft, size)[0].cpu().numpy()]
+            labels = ids[upsample(soft, size, protocol.label_resize)[0].cpu().numpy()]
         yield FrameLabels(index, labels)
 
 
