@@ -27,25 +27,40 @@ class Sequence:
     """Ground truth per frame, where there is one."""
     single_object: bool
     """Scored as object against background, whatever the ids."""
+    written: frozenset[int] | None = None
+    """Frames whose labels are results (YouTube-VOS: every fifth); None: all."""
+    joints: Path | None = None
+    """`joint_positions.mat` of a pose sequence, which has no masks."""
+    classes: int | None = None
+    """Ids are classes 0 .. classes - 1, the same in every video, and larger ones are void (VIP: 20)."""
+
+    @property
+    def results(self) -> list[int]:
+        """Indices of the frames whose labels are results, ascending."""
+        return list(range(len(self.frames))) if self.written is None else sorted(self.written)
 
     @property
     def annotated(self) -> bool:
-        """Whether every frame has ground truth, so that the sequence can be scored."""
-        return all(path is not None for path in self.annotations)
+        """Whether every result has ground truth, so that the sequence can be scored."""
+        return self.joints is not None or all(self.annotations[index] is not None for index in self.results)
 
 
 def read_annotations(sequence: Sequence) -> NDArray[np.uint8]:
-    """All ground-truth masks, uint8 [T, H, W]; ids reduced to 0 and 1 when the sequence is single-object.
+    """Ground-truth masks of the results, uint8 [T, H, W]; 0 and 1 only when the sequence is single-object.
 
     Raises HvcError when a frame has none or the sizes differ.
     """
     masks: list[NDArray[np.uint8]] = []
-    for frame, path in zip(sequence.frames, sequence.annotations, strict=True):
+    first: Path | None = None
+    for index in sequence.results:
+        path = sequence.annotations[index]
         if path is None:
-            raise HvcError(f"sequence {sequence.name}: {frame.name} has no annotation, it cannot be scored")
+            name = sequence.frames[index].name
+            raise HvcError(f"sequence {sequence.name}: {name} has no annotation, it cannot be scored")
+        first = first or path
         mask = read_mask(path)
         if masks and mask.shape != masks[0].shape:
-            raise HvcError(f"{path}: {_size(mask)}, but {sequence.annotations[0]} is {_size(masks[0])}")
+            raise HvcError(f"{path}: {_size(mask)}, but {first} is {_size(masks[0])}")
         masks.append(mask)
     stack = np.stack(masks)
     return to_single_object(stack) if sequence.single_object else stack
