@@ -5,6 +5,7 @@ MASTER_PORT), whoever sets it: torchrun itself, `hvc train --processes N`, or a 
 """
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -14,10 +15,14 @@ import time
 from types import FrameType
 from typing import NamedTuple
 
-from hvc.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, UsageError
+from hvc.base.errors import EXIT_DONE, EXIT_STOPPED, HvcError, UsageError
 
+LAST_SECONDS = 120.0
+"""How long ranks may go on after the first one has left in peace; a frozen one never leaves."""
 _GRACE_SECONDS = 10.0
+_SETTLE_SECONDS = 0.5  # one that is killed takes others with it: who left first is seen by then
 _PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -62,7 +67,10 @@ def free_port() -> int:
 def run_local(count: int, arguments: list[str]) -> int:
     """Run `hvc ARGUMENTS` as `count` ranks on this machine; returns the exit code for all.
 
-    Signals are passed on. When a rank fails, the others are ended: none is left waiting for it.
+    Signals are passed on. When a rank fails, the others are ended: none is left waiting for it. One that
+    is still there LAST_SECONDS after another has left in peace is ended, too.
+
+    Raises HvcError, after all have left, when a rank was ended by a signal.
     """
     port = str(free_port())
     threads = str(max(1, (os.cpu_count() or 1) // count))
@@ -99,16 +107,48 @@ def _pass_signals_on(children: list["subprocess.Popen[bytes]"]) -> None:
         signal.signal(number, forward)
 
 
-def _wait(children: list["subprocess.Popen[bytes]"]) -> int:
+def _wait(children: list["subprocess.Popen[bytes]"], patience: float = LAST_SECONDS) -> int:
+    """The exit code for all, by rank; nobody is left when it returns."""
+    deadline: float | None = None
     while True:
         codes = [child.poll() for child in children]
         failed = [code for code in codes if code not in (None, EXIT_DONE, EXIT_STOPPED)]
         if failed:
-            _end(children)
-            return failed[0] if failed[0] and failed[0] > 0 else EXIT_FAILED
+            return _after_failure(children)
         if None not in codes:
             return EXIT_STOPPED if EXIT_STOPPED in codes else EXIT_DONE
+        if deadline is None and any(code is not None for code in codes):
+            deadline = time.monotonic() + patience
+        if deadline is not None and time.monotonic() > deadline:
+            late = ", ".join(f"rank {rank}" for rank, code in enumerate(codes) if code is None)
+            _end(children)
+            _log.error(
+                "%s did not leave within %.0f s of the others and was ended; start the same command again: "
+                "it goes on from the last checkpoint",
+                late,
+                patience,
+            )
+            return EXIT_STOPPED
         time.sleep(0.05)
+
+
+def _after_failure(children: list["subprocess.Popen[bytes]"]) -> int:
+    time.sleep(_SETTLE_SECONDS)
+    codes = [child.poll() for child in children]
+    _end(children)
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0:
+            raise HvcError(_ended_by_signal(rank, -code))
+    return next(code for code in codes if code not in (None, EXIT_DONE, EXIT_STOPPED))
+
+
+def _ended_by_signal(rank: int, number: int) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
+    cause = "out of memory? see dmesg" if number == signal.SIGKILL else "its last words stand above"
+    return (
+        f"rank {rank} was ended by signal {number} ({name}): {cause}; start the same command again to go "
+        "on from the last checkpoint"
+    )
 
 
 def _end(children: list["subprocess.Popen[bytes]"]) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from hvc.pretrain.processes import Place
 T = TypeVar("T")
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "NCCL error")
 """What a collective says when another process is gone."""
+
+_SLICE_SECONDS = 1.0
 
 
 def import_deepspeed(device: torch.device) -> Any:
@@ -65,6 +68,18 @@ class Ranks:
             raise SystemExit(answer[1])
         value: T = answer[0]
         return value
+
+    def first_works(self, work: Callable[[], T], meanwhile: Callable[[], object]) -> T:
+        """As `first_decides` for what may take long; `meanwhile` is called on all ranks now and then.
+
+        So neither a watchdog nor the time limit of collectives ends ranks that only wait. `work` runs in
+        another thread.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="first") as pool:
+            working: list[Future[T]] = [pool.submit(work)] if self.place.first else []
+            while not self.first_decides(lambda: not wait(working, _SLICE_SECONDS).not_done):
+                meanwhile()
+            return self.first_decides(lambda: working[0].result())
 
     def begin_vote(self, flag: bool) -> Callable[[], bool]:
         """Start to ask whether `flag` is set on any rank; the answer is waited for when it is called."""
@@ -126,11 +141,12 @@ class Ranks:
         except BaseException as error:
             if dist.get_backend() != "nccl":
                 dist.destroy_process_group()
-            if isinstance(error, RuntimeError) and any(mark in str(error) for mark in _LOST):
+            said = [mark for mark in _LOST if mark in str(error)] if isinstance(error, RuntimeError) else []
+            if said:
                 raise HvcError(
-                    f"rank {self.place.rank} lost touch with another rank ({str(error).splitlines()[0]}). "
-                    "What ended that one stands in its own words or Slurm's (killed? out of memory?); run "
-                    "the same command again: it goes on from the last checkpoint"
+                    f"rank {self.place.rank} lost its peer: another rank ended or cannot be reached "
+                    f"({said[0]}). What ended that one stands in its own words, the launcher's or Slurm's; "
+                    "start the same command again: it goes on from the last checkpoint"
                 ) from None
             raise
         dist.destroy_process_group()

@@ -35,6 +35,7 @@ class Watchdog:
     ) -> None:
         self._seconds, self._rank, self._folder, self._on_hang = seconds, rank, folder, on_hang
         self._last, self._step = time.monotonic(), 0
+        self._pause = min(seconds / 4, 5.0)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -53,12 +54,11 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
-        pause = min(self._seconds / 4, 5.0)
         while not self._over.is_set():
             faulthandler.dump_traceback_later(self._seconds + _FALLBACK_SECONDS, exit=True)
             if time.monotonic() - self._last > self._seconds:
                 self._leave()
-            self._over.wait(pause)
+            self._over.wait(self._pause)
 
     def _leave(self) -> None:
         _log.error(
@@ -74,6 +74,8 @@ class Watchdog:
                 faulthandler.dump_traceback(file)
         except OSError as error:
             _log.warning("rank %d: cannot write its stacks to %s: %s", self._rank, self._folder, error)
+        # The others look as often as this one. Who leaves takes them with it, and they have stacks, too.
+        time.sleep(2 * self._pause)
         if self._on_hang is not None:
             try:
                 self._on_hang()
