@@ -1,4 +1,6 @@
-"""What becomes of a job whose stage stopped and saved: back into the queue, unless Slurm sees to it."""
+"""What becomes of a job whose stage stopped and saved, or stood still: it goes back into the queue, unless
+Slurm sees to it.
+"""
 
 import logging
 import signal
@@ -13,6 +15,9 @@ from hvc.slurm.allocation import Allocation
 
 _log = logging.getLogger(__name__)
 
+SAVED = "stopped and saved"
+HUNG = "it stood still and was ended; what came after its last checkpoint is lost"
+"""What became of a task, for its log."""
 _TRIES = 5
 _PAUSE_SECONDS = 2.0
 _LONGEST_WAIT_SECONDS = 600.0
@@ -50,10 +55,10 @@ def hand_back(task: Allocation, limit: int | None, folder: Path) -> NoReturn:
     nobody will go on.
     """
     if task.rank == 0:
-        _settle(task, limit, folder)
+        _settle(task, limit, folder, SAVED)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # saved: the next signal may end us
     time.sleep(_LONGEST_WAIT_SECONDS)
-    raise HvcError(f"{task}: stopped and saved, but Slurm did not end the job; submit it again")
+    raise HvcError(f"{task}: {SAVED}, but Slurm did not end the job; submit it again")
 
 
 def hand_back_hung(task: Allocation, limit: int | None, folder: Path) -> None:
@@ -62,7 +67,7 @@ def hand_back_hung(task: Allocation, limit: int | None, folder: Path) -> None:
     The others wait a little, so that the job is still running when rank 0 asks for it to be requeued.
     """
     if task.rank == 0:
-        _settle(task, limit, folder)
+        _settle(task, limit, folder, HUNG)
     time.sleep(_HUNG_WAIT_SECONDS)
 
 
@@ -71,30 +76,28 @@ def failure_file(task: Allocation, folder: Path) -> Path:
     return folder / f"{task.job_id}_failed_attempt{task.attempt}_rank{task.rank}.txt"
 
 
-def _settle(task: Allocation, limit: int | None, folder: Path) -> None:
+def _settle(task: Allocation, limit: int | None, folder: Path, what: str) -> None:
     for left in reversed(range(_TRIES)):
         try:
-            _try_to_settle(task, limit, folder)
+            _try_to_settle(task, limit, folder, what)
             return
         except control.ControlError as error:
             if left == 0:
-                raise HvcError(
-                    f"{task}: stopped and saved, but not requeued: {error}; submit it again"
-                ) from None
+                raise HvcError(f"{task}: {what}, but not requeued: {error}; submit it again") from None
             _log.warning("%s; trying again", error)
         time.sleep(_PAUSE_SECONDS)
 
 
-def _try_to_settle(task: Allocation, limit: int | None, folder: Path) -> None:
+def _try_to_settle(task: Allocation, limit: int | None, folder: Path, what: str) -> None:
     failures = sorted(folder.glob(f"{task.job_id}_failed_attempt{task.attempt}_rank*.txt"))
     state = control.job_state(task.job_id)
     verdict = decide(state, task.attempt - 1, limit, failed=bool(failures))
-    _log.info("%s: stopped and saved; the job is %s: %s", task, state, verdict)
+    _log.info("%s: %s; the job is %s: %s", task, what, state, verdict)
     if verdict is Verdict.FAIL:
         raise HvcError(f"{task}: stopped because another rank failed, see {failures[0]}")
     if verdict is Verdict.GIVE_UP:
         raise HvcError(
-            f"{task}: stopped and saved, but requeued {task.attempt - 1} times already; "
+            f"{task}: {what}, but requeued {task.attempt - 1} times already; "
             f"submit it again to go on (max_requeues is {limit})"
         )
     if verdict is Verdict.REQUEUE:
