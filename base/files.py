@@ -1,5 +1,6 @@
 """Small local files that are whole or not there at all."""
 
+import errno
 import json
 import os
 import tempfile
@@ -7,6 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from hvc.base.errors import HvcError
+
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def put_if_absent(made: Path, path: Path) -> None:
+    """Give a finished file the name `path`, on the same file system, unless that is taken.
+
+    FileExistsError if it is; `made` may be there afterwards. Where there are no hard links (some network
+    and FUSE file systems) the name is taken first, empty, and the content follows at once: still only
+    one of two can have it.
+    """
+    try:
+        os.link(made, path)  # fails if the name is taken, unlike rename
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        made.replace(path)
 
 
 def write_atomic(path: Path, text: str) -> None:

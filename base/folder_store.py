@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from hvc.base.files import put_if_absent
 from hvc.base.store import AlreadyExistsError, MissingError, StorageError, Stored, safe_name
 
 _CHUNK = 1 << 20
@@ -66,7 +67,7 @@ class FolderStore:
     def create(self, name: str, data: bytes) -> None:
         temporary = self._temporary(name, data)
         try:
-            os.link(temporary, self._path(name))  # fails if the name is taken, unlike rename
+            put_if_absent(temporary, self._path(name))
         except FileExistsError:
             raise AlreadyExistsError(f"{self.where(name)} is already there") from None
         except OSError as error:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
+from hvc.base.files import put_if_absent
+from hvc.pretrain.network_words import network_words
 
 _CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # who must get through tries again, and knows how long
@@ -24,16 +26,12 @@ _LONGEST = 200
 """Characters of an exception's text that are shown."""
 
 
-def default_uri(folder: Path) -> str:
-    """MLFLOW_TRACKING_URI, else SQLite in `folder`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute()}/mlflow.db"
-
-
 def client_of(uri: str) -> Any:
     """An MlflowClient that gives up soon; nothing is asked yet. The first one takes 2 s of imports."""
     for key, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(key, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # who asks says what became of it
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -53,7 +51,7 @@ def _make_database(path: Path) -> None:
         made = Path(folder) / path.name
         mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
         with suppress(FileExistsError):  # somebody else was quicker
-            os.link(made, path)
+            put_if_absent(made, path)
 
 
 def connect(uri: str) -> Any:
@@ -64,24 +62,32 @@ def connect(uri: str) -> Any:
         client.search_experiments(max_results=1)
     except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
         raise HvcError(
-            f"MLflow at {public(uri)} does not answer: {shown(error, uri)}\n"
-            "Start the server, correct tracking.uri (or MLFLOW_TRACKING_URI), or leave both out to "
-            "record into a local mlflow.db."
+            f"MLflow at {public(uri)} does not answer ({shown(error, uri)}); start the server, or correct "
+            "the address: --tracking-uri, tracking.uri of a recipe, or MLFLOW_TRACKING_URI; without any, "
+            "it is the local outputs/mlflow.db"
         ) from None
     return client
 
 
 def first_line(error: BaseException) -> str:
     """An exception in one short line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= _LONGEST else lines[0][:_LONGEST] + "..."
+    return _shortened(_text(error))
 
 
 def shown(error: BaseException, uri: str) -> str:
     """An exception in one short line, without the user and password that `uri` may hold."""
-    text = first_line(error).replace(uri, public(uri))
+    text = _text(error).replace(uri, public(uri))
     user, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return text.replace(user + at, "") if at else text
+    return _shortened(text.replace(user + at, "") if at else text)  # half a password is no longer found
+
+
+def _text(error: BaseException) -> str:
+    words = network_words(error) or str(error).strip()
+    return (words.splitlines() or [type(error).__name__])[0]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -1,10 +1,12 @@
 """One contract, two stores: a folder and a real S3 server."""
 
+import errno
 import hashlib
 import io
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +157,28 @@ def test_links_to_files_count_and_links_to_folders_do_not(tmp_path):
     (tmp_path / "store" / "link").symlink_to(tmp_path / "store" / "real" / "x")
     (tmp_path / "store" / "loop").symlink_to(tmp_path / "store")
     assert list(open_store(tmp_path / "store").entries()) == [("link", 3), ("real/x", 3)]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_where_there_are_no_hard_links_only_one_creates(tmp_path, monkeypatch, number):
+    """No such file system can be mounted everywhere, so its answer is given in its place."""
+
+    def link(_source: Path, _target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    store = open_store(tmp_path)
+
+    def create(number: int) -> bool:
+        try:
+            store.create("claim", str(number).encode())
+        except AlreadyExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [number for number, ours in enumerate(pool.map(create, range(40))) if ours]
+    assert len(won) == 1
+    assert store.read("claim") == str(won[0]).encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["claim"]
+    assert (tmp_path / "claim").stat().st_mode & 0o777 == 0o644

@@ -7,6 +7,8 @@ import time
 import pytest
 from running import clean_env
 
+from hvc.pretrain.mlflow_client import shown
+
 PROGRAM = """
 import sys
 from hvc.pretrain.mlflow_client import connect
@@ -43,3 +45,11 @@ def test_two_at_once_make_one(tmp_path):
     both = [begin(tmp_path / "mlflow.db") for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_password_is_masked_wherever_a_long_text_is_cut():
+    uri = "http://me:hunter2@127.0.0.1:9/"
+    for place in range(220):
+        text = shown(ValueError("x" * place + uri + "y" * 300), uri)
+        assert not any("me:hunter2"[:length] in text for length in range(3, 11)), text
+        assert len(text) < 210
