@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from hvc.base.errors import UsageError
 from hvc.evaluation.features import untrained_trunk
 from hvc.evaluation.resolve import resolve
 from hvc.evaluation.tracked import tracking_uri
@@ -23,6 +24,8 @@ def weights_of(
     Raises HvcError when there is no such checkpoint, or it is damaged or not a whole trunk.
     """
     trunk = resolve(reference, tracking_uri(uri, reference))
+    if trunk.kind in ("pixels", "first-mask"):
+        raise UsageError(f"{reference} has no weights; baseline:untrained has")
     if trunk.encoder is None:
         return untrained_trunk(seed).state_dict(), metadata_of("resnet18", 0)
     state, metadata = read_encoder(trunk.encoder)
