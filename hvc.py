@@ -65,7 +65,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value; dots reach into sections.")]
 TrackingUri = Annotated[
     str | None,
-    typer.Option(help="MLflow address  [default: MLFLOW_TRACKING_URI, else sqlite in outputs/mlflow.db]"),
+    typer.Option(help="MLflow address  [default: MLFLOW_TRACKING_URI, else outputs/mlflow.db here]"),
 ]
 Cluster = Annotated[Path, typer.Option("--cluster", help="Cluster profile (YAML), see configs/clusters.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the sbatch text; submit nothing.")]
@@ -109,8 +109,8 @@ Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="runs:/ID (its newest), runs:/ID@STEP, models:/NAME@ALIAS, a checkpoint (folder or "
-        "s3://bucket/.../step-N), an encoder.safetensors, or baseline:untrained.",
+        help="runs:/ID (its newest; the first digits of the id do), runs:/ID@STEP, models:/NAME@ALIAS, a "
+        "checkpoint (folder or s3://bucket/.../step-N), an encoder.safetensors, or baseline:untrained.",
     ),
 ]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="The benchmark's folder.")]
@@ -412,11 +412,11 @@ def runs(
 
     from rich.console import Console
 
-    from hvc.pretrain.mlflow_client import default_uri
     from hvc.pretrain.runs import list_runs, open_tracking
     from hvc.pretrain.runs_text import WIDTH, print_runs
+    from hvc.pretrain.tracking_uri import default_uri
 
-    uri = tracking_uri or default_uri(Path("outputs"))
+    uri = tracking_uri or default_uri()
     now = time.time()
     rows = list_runs(open_tracking(uri), uri, None if everything else experiment, limit, now)
     if as_json:

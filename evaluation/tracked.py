@@ -9,6 +9,7 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.files import read_json
 from hvc.pretrain import mlflow_client
+from hvc.pretrain.tracking_uri import default_uri
 
 RUN_NOTE = "run.json"
 """Training's note of its run and tracking URI, in the run's folder."""
@@ -17,8 +18,8 @@ RUN_NOTE = "run.json"
 def tracking_uri(given: str | None, checkpoint: str) -> str:
     """The given URI, else MLFLOW_TRACKING_URI, else where the run of a checkpoint folder was recorded.
 
-    A checkpoint folder is RUN/checkpoints/step-N, and RUN/run.json knows. Without one: SQLite in
-    `outputs`. The environment's URI may hold a password: show it with `public` or `shown` only.
+    A checkpoint folder is RUN/checkpoints/step-N, and RUN/run.json knows. Without one:
+    `outputs/mlflow.db`. The environment's URI may hold a password: show it with `public` or `shown` only.
     """
     if given:
         return given
@@ -28,7 +29,7 @@ def tracking_uri(given: str | None, checkpoint: str) -> str:
         recorded = note.get("tracking_uri")
         if isinstance(recorded, str) and recorded:
             return recorded
-    return mlflow_client.default_uri(Path("outputs"))
+    return default_uri()
 
 
 def connect(uri: str) -> Any:

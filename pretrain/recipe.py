@@ -206,8 +206,8 @@ class TrackingConfig(Config):
     """MLflow."""
 
     uri: CleanUri | None = None
-    """Tracking URI; by default MLFLOW_TRACKING_URI, else `mlflow.db` beside the output folder."""
-
+    """Tracking URI; by default MLFLOW_TRACKING_URI, else where the run of this output folder went so far,
+    else `outputs/mlflow.db` below the folder that the command is started in."""
     experiment: str = "hvc"
     """Experiment that the run belongs to."""
     model: str = "hvc"

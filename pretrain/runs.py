@@ -11,7 +11,7 @@ from typing import Any
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
-from hvc.pretrain.mlflow_client import connect, first_line
+from hvc.pretrain.mlflow_client import connect, shown
 
 SILENT_SECONDS = 600.0
 """A running run that said nothing for longer, and for longer than a few records take, is silent."""
@@ -51,6 +51,8 @@ class RunRow:
     loss: float | None
     images_per_second: float | None
     scores: tuple[Score, ...]
+    output: str | None
+    """The run's output folder, on the machine that trained."""
     checkpoint: str | None
     """Address of the newest complete checkpoint."""
     checkpoint_step: int | None
@@ -72,9 +74,9 @@ def open_tracking(uri: str) -> Any:
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not path.exists():
         raise HvcError(
-            f"nothing is recorded at {uri}: no such file. `hvc train` records into mlflow.db beside "
-            "its output folder; name it by --tracking-uri or MLFLOW_TRACKING_URI, or go to the folder that "
-            "holds outputs/"
+            f"nothing is recorded at {uri}: no such file. Unless told otherwise, `hvc train` records into "
+            "outputs/mlflow.db of the folder that it is started in: go there, or name the database by "
+            "--tracking-uri or MLFLOW_TRACKING_URI"
         )
     return connect(uri)
 
@@ -110,8 +112,7 @@ def list_runs(client: Any, uri: str, experiment: str | None, limit: int, now: fl
         raise
     except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
         raise HvcError(
-            f"MLflow at {public(uri)} stopped answering: {first_line(error).replace(uri, public(uri))}; "
-            "run the same command again"
+            f"MLflow at {public(uri)} stopped answering: {shown(error, uri)}; run the same command again"
         ) from None
 
 
@@ -144,6 +145,7 @@ def row_of(
         loss=value.get("train/loss"),
         images_per_second=value.get("perf/images_per_second"),
         scores=best_scores({name: history(run.info.run_id, name) for name in points if _is_score(name)}),
+        output=run.data.tags.get("hvc.output"),
         checkpoint=address,
         checkpoint_step=step_number,
     )

@@ -17,7 +17,7 @@ _COLOURS = {"running": "green", "silent": "red", "stopped": "yellow", "failed": 
 def print_runs(
     rows: Sequence[RunRow], now: float, uri: str, console: Console, experiments: bool = False
 ) -> None:
-    """A table of runs, and below it where their newest checkpoints are.
+    """A table of runs, and below it where their newest checkpoints and output folders are.
 
     Args:
         now: seconds since 1970.
@@ -47,14 +47,22 @@ def print_runs(
         own: list[str | Text] = [row.name, row.experiment] if experiments else [row.name]
         table.add_row(*map(_plain, [*own, *cells]), duration(now - row.started))
     console.print(table)
-    saved = [row for row in rows if row.checkpoint]
-    if saved:
-        console.print("\nnewest checkpoints, for `hvc evaluate`:", highlight=False)
-    for row in saved:
-        words = f"  {row.name}  runs:/{row.run_id}@{row.checkpoint_step}\n    {row.checkpoint}"
-        console.print(words, soft_wrap=True, highlight=False, markup=False)
+    placed = [row for row in rows if row.checkpoint or row.output]
+    if placed:
+        console.print("\nnewest checkpoints, for `hvc evaluate`, and output folders:", highlight=False)
+    for row in placed:
+        console.print("\n".join(_places(row)), soft_wrap=True, highlight=False, markup=False)
     if any(not is_whole(score) for row in rows for score in row.scores):
         console.print("\n* over some of the benchmark's sequences", highlight=False)
+
+
+def _places(row: RunRow) -> list[str]:
+    """Name and address of a run's newest checkpoint, and the output folder if that is elsewhere."""
+    if not row.checkpoint:
+        return [f"  {row.name}  {row.run_id[:8]}, no checkpoint yet", f"    {row.output}"]
+    lines = [f"  {row.name}  runs:/{row.run_id}@{row.checkpoint_step}", f"    {row.checkpoint}"]
+    inside = row.output is None or row.checkpoint.startswith(f"{row.output}/")
+    return lines if inside else [*lines, f"    output {row.output}"]
 
 
 def _plain(cell: str | Text) -> Text:

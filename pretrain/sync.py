@@ -1,6 +1,5 @@
 """`hvc sync`: sends what MLflow has not got of runs that nobody trains just now."""
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -12,9 +11,10 @@ from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.lock import BusyError, sole_writer
 from hvc.pretrain.delivery import Delivery
 from hvc.pretrain.journal import JOURNAL
-from hvc.pretrain.mlflow_client import default_uri, shown
+from hvc.pretrain.mlflow_client import shown
 from hvc.pretrain.run_note import RunNote
 from hvc.pretrain.sender import LOCK, pause_after
+from hvc.pretrain.tracking_uri import recorded_uri
 
 TRIES = 4
 """Failures in a row after which a server counts as away."""
@@ -73,7 +73,7 @@ def sync(folders: Iterable[Path], uri: str | None = None) -> Iterator[Synced]:
         uri: Another server than the one each run was recorded at; the whole journal goes there.
     """
     for folder in folders:
-        yield _sync_one(folder, uri or _uri_of(folder))
+        yield _sync_one(folder, uri or recorded_uri(folder))
 
 
 def _sync_one(folder: Path, uri: str) -> Synced:
@@ -106,13 +106,8 @@ def _send_all(delivery: Delivery) -> str:
             failures += 1
             if failures == TRIES:
                 where = public(delivery.uri)
-                return f"{where} does not take it ({shown(error, delivery.uri)}); try again later"
+                return (
+                    f"{where} does not take it ({shown(error, delivery.uri)}); start it and try again, or "
+                    "send all of it to another server by --tracking-uri"
+                )
             time.sleep(pause_after(failures))
-
-
-def _uri_of(folder: Path) -> str:
-    """Where the run is recorded; the environment's form of the address may have a password."""
-    note, ours = RunNote.read(folder), os.environ.get("MLFLOW_TRACKING_URI")
-    if note is None:
-        return default_uri(folder.parent)
-    return ours if ours and public(ours) == note.tracking_uri else note.tracking_uri

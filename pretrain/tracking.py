@@ -22,7 +22,7 @@ from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verif
 from hvc.pretrain.dataset import TrainingData
 from hvc.pretrain.journal import JOURNAL, JOURNAL_VERSION, Journal, metric_records
 from hvc.pretrain.journal_state import JournalState
-from hvc.pretrain.mlflow_client import client_of, default_uri, shown
+from hvc.pretrain.mlflow_client import client_of, shown
 from hvc.pretrain.outbox import keep_encoder
 from hvc.pretrain.output import planned_steps
 from hvc.pretrain.picture_worker import PictureWorker
@@ -33,6 +33,7 @@ from hvc.pretrain.registry import NEWEST_ALIAS, aliased_steps
 from hvc.pretrain.run_note import NOTE, RunNote
 from hvc.pretrain.runs_note import Saved, run_note
 from hvc.pretrain.sender import Sender
+from hvc.pretrain.tracking_uri import uri_of_run
 
 __all__ = ["NEWEST_ALIAS", "NOTE", "RECORDS", "Tracker", "settle"]
 
@@ -70,7 +71,7 @@ class Tracker:
         """
         resumed = resumed or {}
         self._config, self._data, self._folder = config, data, config.folder
-        self.uri = config.tracking.uri or default_uri(self._folder.parent)
+        self.uri = uri_of_run(self._folder, config.tracking.uri)
         self.seconds = 0.0
         """Time that the thread which trains has spent in here."""
         self.journal = Journal(self._folder / JOURNAL)
@@ -287,7 +288,7 @@ def _is_settled(config: TrainConfig, found: Checkpoint) -> bool:
     note, journal = RunNote.read(config.folder), config.folder / JOURNAL
     if note is None or not journal.is_file():
         return False
-    here = note.tracking_uri == public(config.tracking.uri or default_uri(config.folder.parent))
+    here = note.tracking_uri == public(uri_of_run(config.folder, config.tracking.uri))
     sent = note.cursor == journal.stat().st_size and not note.postponed
     recorded = (found.step, found.sha256) in JournalState.of(journal).checkpoints
     return here and sent and note.closed and recorded

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from hvc.pretrain.tracking_uri import default_uri
 from hvc.slurm.checks import Check, run_probes
 from hvc.slurm.machine_checks import check_devices, check_disk, check_memory
 from hvc.slurm.package_checks import check_packages, check_python
@@ -16,7 +17,7 @@ def diagnose(
 
     Args:
         output: the folder that runs write to; it is not created, a probe file in it is removed.
-        tracking_uri: MLflow's address; None: MLFLOW_TRACKING_URI, else SQLite in `output`.
+        tracking_uri: MLflow's address; None: MLFLOW_TRACKING_URI, else outputs/mlflow.db.
         s3: `s3://bucket[/prefix]` to write a probe object to (and delete it). None: S3 is looked at
             only when the environment names keys, a profile or an endpoint.
         seconds: what has not answered by then counts as failed.
@@ -24,9 +25,7 @@ def diagnose(
     Nothing that is absent raises, and no check shows a password or more than the last four
     characters of a key id.
     """
-    uri = (
-        tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute()}/mlflow.db"
-    )
+    uri = tracking_uri or default_uri()
     probes = {
         "python": check_python,
         "packages": check_packages,

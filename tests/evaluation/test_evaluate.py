@@ -127,7 +127,7 @@ def test_a_checkpoint_folder_knows_where_its_run_is_recorded(trained, clip, tmp_
 def test_a_run_that_is_elsewhere(clip, tmp_path):
     done = run_hvc("evaluate", "runs:/abc", "folder", str(clip), cwd=tmp_path)
     assert done.returncode == 1
-    assert "training records into mlflow.db beside its output folder" in done.stderr
+    assert "commands take outputs/mlflow.db of the folder" in done.stderr
 
 
 def test_a_password_in_the_environment_is_shown_nowhere(clip, tmp_path):
