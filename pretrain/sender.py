@@ -17,6 +17,8 @@ INTERVAL = 2.0
 """Seconds between two rounds, so that one request carries many records."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds to wait after a first failure, doubled with each further one, and at most."""
+UNREACHED_SECONDS = 5.0
+"""How long the end waits for a server that has answered nothing since the start, but failures."""
 _SHARE = 9.0
 """Rest after a piece, in units of its work: one thread at a time runs Python, and it should train."""
 _OURS = (TypeError, AttributeError, KeyError, NameError, AssertionError)
@@ -36,7 +38,7 @@ class Sender:
         self.delivery: Delivery | None = None
         self._wake, self._finishing, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._done = threading.Event()
-        self._failures = 0
+        self._failures, self._reached = 0, False
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
     def start(self) -> None:
@@ -60,10 +62,15 @@ class Sender:
             return 0
 
     def finish(self, seconds: float) -> bool:
-        """Send the rest, for at most so long; whether the server has confirmed everything."""
+        """Send the rest, for at most so long; whether the server has confirmed everything.
+
+        A server that was never reached gets UNREACHED_SECONDS: it will hardly come just now.
+        """
         self._finishing.set()
         self._wake.set()
-        sent = self._done.wait(seconds)
+        sent = self._done.wait(min(seconds, UNREACHED_SECONDS))
+        if not sent and (self._reached or not self._failures):
+            sent = self._done.wait(max(0.0, seconds - UNREACHED_SECONDS))
         self._stop.set()
         self._thread.join(1.0)  # it lets go of the lock, unless a request is under way
         return sent
@@ -112,6 +119,7 @@ class Sender:
         begin = time.thread_time()
         sent = delivery.send(final=self._finishing.is_set())
         if sent:
+            self._reached = True
             self._finishing.wait(_SHARE * (time.thread_time() - begin))
         return sent
 

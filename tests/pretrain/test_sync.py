@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hvc.pretrain.mlflow_client import connect
 from hvc.pretrain.run_note import NOTE, RunNote
 from hvc.pretrain.sender import LOCK
 from hvc.pretrain.sync import folders_with_journal, sync
+from hvc.pretrain.tracking import FINISH_SECONDS
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
@@ -92,6 +94,20 @@ def test_a_folder_that_is_being_sent_is_left_alone_and_said(unsent, uri):
     assert told.returncode == 0, told.stderr
     assert f"records sent to {uri}" in told.stdout
     assert_exactly_the_journal(unsent, uri)
+
+
+def test_a_server_that_is_away_is_said_with_what_to_do(tmp_path):
+    folder = tmp_path / "outputs" / "away"
+    folder.parent.mkdir()
+    tracker = track(folder, "http://127.0.0.1:9")
+    begin = time.monotonic()
+    wait_until(lambda: tracker._sender._failures)
+    tracker.finish(Outcome.DONE)
+    assert time.monotonic() - begin < FINISH_SECONDS[Outcome.DONE] / 2, "nobody waits for one never reached"
+    told = run_hvc("sync", cwd=tmp_path)
+    assert told.returncode == 1
+    for words in ("http://127.0.0.1:9 does not take it (connection refused", "by --tracking-uri", "wait: "):
+        assert words in told.stdout
 
 
 def test_a_live_run_keeps_its_journal_to_itself(tmp_path, uri):
