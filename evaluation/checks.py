@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 
 from hvc.base.errors import HvcError
+from hvc.evaluation.decode import check_size
 from hvc.evaluation.images import picture_size
+from hvc.evaluation.joint_files import read_joint_positions
 from hvc.evaluation.masks import read_mask
 from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.video import check_size, object_ids
+from hvc.evaluation.video import object_ids
 
 _SHOWN = 10
 
@@ -14,7 +16,7 @@ _SHOWN = 10
 def check_sequences(sequences: Iterable[Sequence]) -> None:
     """Raise HvcError with a line for every sequence that cannot be labelled, or scored where it should be.
 
-    Masks and annotations are decoded; of frames only the header is read.
+    Masks, annotations and joints are read in full, of frames only the header.
     """
     problems = []
     for sequence in sequences:
@@ -41,13 +43,16 @@ def _check(sequence: Sequence) -> None:
     size = picture_size(first)
     for path in sequence.frames:
         check_size(picture_size(path), size, path, first)
+    if sequence.joints is not None:
+        read_joint_positions(sequence.joints)
+        return
     annotations = [path for path in sequence.annotations if path is not None and sequence.annotated]
     for path in dict.fromkeys([*sequence.masks.values(), *annotations]):
         height, width = read_mask(path).shape
         check_size((height, width), size, path, first)
     object_ids(sequence)
-    if sequence.annotated and len(sequence.frames) < 3:
+    if sequence.annotated and sequence.classes is None and len(sequence.results) < 3:
         raise HvcError(
-            f"{len(sequence.frames)} annotated frames: the first and the last are not scored, so 3 are "
+            f"{len(sequence.results)} annotated frames: the first and the last are not scored, so 3 are "
             "needed; add frames, or remove annotations to have it labelled only"
         )

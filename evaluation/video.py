@@ -10,20 +10,26 @@ from numpy.typing import NDArray
 
 from hvc.base.errors import HvcError
 from hvc.base.stage import Stop, never
+from hvc.evaluation.decode import check_size, decode_frames
 from hvc.evaluation.features import Extractor
-from hvc.evaluation.images import read_frame
+from hvc.evaluation.images import picture_size
+from hvc.evaluation.joint_files import read_joint_positions
+from hvc.evaluation.joints import FrameJoints
 from hvc.evaluation.masks import VOID, read_mask
 from hvc.evaluation.propagator import Propagator, upsample
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.sequences import Sequence
 
+_OFFICIAL = Protocol()
+
 
 @dataclass(frozen=True)
 class FrameLabels:
-    """The answer for one frame: ids as in the given masks, uint8 [H, W] at the video's size."""
+    """The answer for one frame."""
 
     index: int
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None
+    """Ids as in the given masks, [H, W] at the video's size; None where the frame is no result."""
 
 
 @torch.inference_mode()
@@ -32,58 +38,91 @@ def propagate(
 ) -> Iterator[FrameLabels]:
     """Label every frame of a video from its given masks, in order.
 
-    Frames are decoded one at a time, and only `protocol.context` of them are remembered (as feature
-    maps), besides the frames with given masks. When `stop()` says so, the iteration ends early.
+    A few frames are decoded ahead, and only `protocol.context` of them are remembered (as feature maps),
+    besides the frames with given masks. When `stop()` says so, the iteration ends early.
 
     Raises HvcError when a file is missing or damaged, sizes differ, or no mask shows any object.
     """
-    ids = object_ids(sequence)
+    masks = given_masks(sequence, protocol)
+    ids = object_ids(sequence, masks)
     propagator = Propagator(protocol, len(ids))
-    size: tuple[int, int] | None = None
-    for index, path in enumerate(sequence.frames):
+    results = set(sequence.results)
+    for frame in decode_frames(sequence, masks):
         if stop():
             return
-        image = read_frame(path)
-        size = size or (image.shape[0], image.shape[1])
-        check_size((image.shape[0], image.shape[1]), size, path, sequence.frames[0])
-        given = _given(sequence, index, size)
-        features = encoder.features(image, protocol.input_size)
-        soft = propagator.step(features, None if given is None else _one_hot(given, ids))
-        if index == 0 and given is not None and protocol.first_frame == "given":
-            labels = np.where(given == VOID, 0, given).astype(np.uint8)
+        features = encoder.features(frame.image, protocol.input_size)
+        soft = propagator.step(features, None if frame.mask is None else _one_hot(frame.mask, ids))
+        if frame.index not in results:
+            yield FrameLabels(frame.index, None)
+        elif frame.index == 0 and frame.mask is not None and protocol.first_frame == "given":
+            yield FrameLabels(0, _known(frame.mask, ids))
         else:
-            labels = ids[upsample(soft, size, protocol.label_resize)[0].cpu().numpy()]
-        yield FrameLabels(index, labels)
+            channels = upsample(soft, frame.size, protocol.label_resize)[0]
+            yield FrameLabels(frame.index, ids[channels.cpu().numpy()])
 
 
-def object_ids(sequence: Sequence) -> NDArray[np.uint8]:
-    """All ids of a video's given masks, ascending, the background 0 first."""
-    found = {0}
-    for path in sequence.masks.values():
-        found.update(np.unique(read_mask(path)).tolist())
-    found.discard(VOID)
-    if found == {0}:
-        masks = ", ".join(str(path) for path in sequence.masks.values()) or "none given"
-        raise HvcError(f"sequence {sequence.name}: its masks show no object ({masks})")
-    return np.array(sorted(found), np.uint8)
+def copy_first(
+    sequence: Sequence, protocol: Protocol = _OFFICIAL, stop: Stop = never
+) -> Iterator[FrameLabels | FrameJoints]:
+    """What is given, on every frame that follows: what a method must beat.
+
+    A late object (see `protocol.late_objects`) is drawn over the rest and stays from its frame on. Of a
+    pose sequence the first frame's joints stay.
+    """
+    if sequence.joints is not None:
+        joints = read_joint_positions(sequence.joints)[0]
+        for index in range(len(sequence.frames)):
+            if stop():
+                return
+            yield FrameJoints(index, joints)
+        return
+    masks = given_masks(sequence, protocol)
+    ids = object_ids(sequence, masks)
+    size = picture_size(sequence.frames[0])
+    labels, known = np.zeros(size, np.uint8), {0}
+    results = set(sequence.results)
+    for index in range(len(sequence.frames)):
+        if stop():
+            return
+        if index in masks:
+            given = _known(read_mask(masks[index]), ids)
+            check_size((given.shape[0], given.shape[1]), size, masks[index], sequence.frames[0])
+            new = set(np.unique(given).tolist()) - known
+            labels = np.where(np.isin(given, list(new)), given, labels)
+            known |= new
+        yield FrameLabels(index, labels if index in results else None)
 
 
-def _given(sequence: Sequence, index: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    path = sequence.masks.get(index)
-    if path is None:
-        return None
-    mask = read_mask(path)
-    check_size((mask.shape[0], mask.shape[1]), size, path, sequence.frames[0])
-    return mask
+def given_masks(sequence: Sequence, protocol: Protocol = _OFFICIAL) -> dict[int, Path]:
+    """The masks that the method sees: only the earliest where the protocol takes no late objects."""
+    if protocol.late_objects == "inject" or not sequence.masks:
+        return sequence.masks
+    first = min(sequence.masks)
+    return {first: sequence.masks[first]}
+
+
+def object_ids(sequence: Sequence, masks: dict[int, Path] | None = None) -> NDArray[np.uint8]:
+    """All ids of a video's given masks, ascending, the background 0 first; classes only, where it has them.
+
+    Raises HvcError when no mask shows anything but background.
+    """
+    paths = sequence.masks if masks is None else masks
+    present = np.zeros(256, bool)
+    for path in paths.values():
+        present |= np.bincount(read_mask(path).ravel(), minlength=256) > 0
+    present[0] = True
+    present[VOID if sequence.classes is None else sequence.classes :] = False
+    if present.sum() == 1 and sequence.classes is None:
+        shown = ", ".join(str(path) for path in paths.values()) or "none given"
+        raise HvcError(f"sequence {sequence.name}: its masks show no object ({shown})")
+    return np.flatnonzero(present).astype(np.uint8)
+
+
+def _known(mask: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mask with what is no object's (void) as background."""
+    return np.where(np.isin(mask, ids), mask, 0).astype(np.uint8)
 
 
 def _one_hot(mask: NDArray[np.uint8], ids: NDArray[np.uint8]) -> torch.Tensor:
     """Bool [M, H, W]: channel m shows ids[m]; void pixels show in none."""
     return torch.from_numpy(mask)[None] == torch.from_numpy(ids)[:, None, None]
-
-
-def check_size(found: tuple[int, int], size: tuple[int, int], path: Path, first: Path) -> None:
-    """HvcError when a picture's (height, width) is not that of the video, which its first frame sets."""
-    if found != size:
-        wanted = f"{size[1]} x {size[0]}"
-        raise HvcError(f"{path} is {found[1]} x {found[0]} pixels, but the video is {wanted} ({first})")

@@ -54,12 +54,12 @@ def test_davis_keeps_to_the_validation_list(tmp_path, name, text):
         "swan",
     ]
     (root / "ImageSets" / name / "val.txt").write_text("gone\n")
-    with pytest.raises(HvcError, match="holds no sequence of the validation list"):
+    with pytest.raises(HvcError, match=r"holds no sequence of the benchmark.s list \(gone\); it has: bear, swan"):
         read_davis2016(root)
 
 
 def test_davis_names_what_is_missing(tmp_path):
-    with pytest.raises(HvcError, match=r"is not a DAVIS folder: there is no .*480p"):
+    with pytest.raises(HvcError, match=r"is not a DAVIS folder: expected .*JPEGImages/480p$"):
         read_davis2016(tmp_path)
     root = davis(tmp_path, "swan", frames=4)
     with pytest.raises(HvcError, match="has no sequence goose; it has: swan"):

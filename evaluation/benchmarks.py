@@ -1,0 +1,73 @@
+"""The benchmarks: how each one's data set is read, labelled by default and packed for its server."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from hvc.evaluation.davis_layout import (
+    davis2016_merged_names,
+    davis2016_names,
+    davis2017_names,
+    read_davis2016,
+    read_davis2016_merged,
+    read_davis2017,
+    read_test_dev,
+    test_dev_names,
+)
+from hvc.evaluation.folder_layout import folder_names, read_folder_sequences
+from hvc.evaluation.jhmdb_layout import jhmdb_names, read_jhmdb
+from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.submission import package_results
+from hvc.evaluation.vip_layout import read_vip, vip_names
+from hvc.evaluation.vost_layout import read_vost, vost_names
+from hvc.evaluation.youtube_vos_layout import read_youtube_vos, youtube_vos_names
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What evaluation has to know of a benchmark, besides its measures."""
+
+    name: str
+    kind: Literal["masks", "parts", "joints"]
+    """What travels: ids of objects, classes of body parts, or joints."""
+    preset: str
+    """Name of the protocol that is taken unless another is asked for (see `presets`)."""
+    read: Callable[[Path, list[str] | None], list[Sequence]]
+    """The sequences of a folder that are named, by default all of the benchmark's list.
+
+    Raises HvcError that says what was expected where.
+    """
+    present: Callable[[Path], list[str]]
+    """The names of all sequences that `read` gives by default; cheap."""
+    package: Callable[[Path, list[Sequence]], Path] | None = None
+    """Folder of label maps (NAME/STEM.png) -> the zip, beside it, that the benchmark's server takes; the
+    format is checked. None where there is no server."""
+
+
+def _youtube_vos(year: str) -> Benchmark:
+    name, read = f"youtube-vos-{year}", partial(read_youtube_vos, year=year)
+    return Benchmark(name, "masks", "hvc", read, youtube_vos_names, partial(package_results, name))
+
+
+def _benchmarks() -> list[Benchmark]:
+    masks: Literal["masks"] = "masks"
+    dev = "davis2017-test-dev"
+    return [
+        Benchmark("davis2016", masks, "hvc", read_davis2016, davis2016_names),
+        Benchmark("davis2016-merged", masks, "hvc", read_davis2016_merged, davis2016_merged_names),
+        Benchmark("davis2017", masks, "hvc", read_davis2017, davis2017_names),
+        Benchmark(dev, masks, "hvc", read_test_dev, test_dev_names, partial(package_results, dev)),
+        _youtube_vos("2018"),
+        _youtube_vos("2019"),
+        Benchmark("vost", masks, "hvc", read_vost, vost_names),
+        # HVC's settings for these two are unpublished; CRW's are those that most others compare with
+        Benchmark("vip", "parts", "crw-vip", read_vip, vip_names),
+        Benchmark("jhmdb", "joints", "crw-jhmdb", read_jhmdb, jhmdb_names),
+        Benchmark("folder", masks, "hvc", read_folder_sequences, folder_names),
+    ]
+
+
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _benchmarks()}
+"""By name."""
