@@ -40,6 +40,8 @@ def recolour(images: Tensor, colours: Tensor | None) -> Tensor:
     brightened, contrasted, saturated, turned, greyed = (
         (colours != torch.tensor([1, 1, 1, 0, 0])).any(0).tolist()
     )
+    if images.is_cuda:
+        colours = colours.pin_memory()  # only from there a copy waits for nothing
     factors = colours.to(images.device, non_blocking=True).to(images.dtype)[:, :, None, None, None]
     brightness, contrast, saturation, hue, grey = factors.unbind(1)
     if brightened:
@@ -83,6 +85,7 @@ def _turn(images: Tensor, turns: Tensor) -> Tensor:
         torch.where(value == green, (blue - red) / over + 2, (red - green) / over + 4),
     )
     # Each channel is the value less the chroma's share that its distance from the hue takes away.
-    phase = torch.tensor([5, 3, 1], dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    # Counted out on the device: numbers from the host would be waited for.
+    phase = torch.arange(5, 0, -2, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     k = (phase + sextant + 6 * turns).remainder(6)
     return (value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)).clamp(0, 1)

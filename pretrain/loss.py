@@ -13,7 +13,7 @@ from hvc.pretrain.pairs import Pairs
 _CHUNK = 1 << 20
 """Numbers gathered from a map in one go, 4 MB in fp32: bounds memory however many pairs there are."""
 
-_EPS = 1e-12
+EPS = 1e-12
 """Shorter vectors are not brought to unit length; as in `torch.nn.functional.normalize`."""
 
 
@@ -114,8 +114,8 @@ class _Unit:
 
     def __init__(self, vectors: Tensor) -> None:
         norm = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        self._long = norm >= _EPS
-        self._length = norm.clamp(min=_EPS)
+        self._long = norm >= EPS
+        self._length = norm.clamp(min=EPS)
         self.unit = vectors / self._length
 
     def gradient(self, of_unit: Tensor) -> Tensor:

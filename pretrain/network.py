@@ -11,12 +11,9 @@ from torch.autograd.function import once_differentiable
 
 from hvc.pretrain.architecture import Architecture
 from hvc.pretrain.heads import WIDTH, DynamicHead, SpaceHead
-from hvc.pretrain.loss import PairTerms, hybrid_loss, pair_terms
+from hvc.pretrain.loss import EPS, PairTerms, hybrid_loss, pair_terms
 from hvc.pretrain.pairs import Pairs
 from hvc.pretrain.trunk_factory import build_trunk
-
-_EPS = 1e-12
-"""Shorter vectors are not brought to unit length; as in `torch.nn.functional.normalize`."""
 
 Precision = Callable[[], AbstractContextManager[Any]]
 """Makes the context that a network computes in: none, or autocast."""
@@ -114,7 +111,7 @@ class _UnitLength(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
-        unit = x / length.clamp(min=_EPS)
+        unit = x / length.clamp(min=EPS)
         ctx.save_for_backward(unit, length)
         ctx.dtype = x.dtype
         return unit
@@ -123,8 +120,8 @@ class _UnitLength(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         unit, length = ctx.saved_tensors
-        along = (gradient * unit).sum(1, keepdim=True) * (length >= _EPS)
-        found: Tensor = torch.addcmul(gradient, along, unit, value=-1).div_(length.clamp(min=_EPS))
+        along = (gradient * unit).sum(1, keepdim=True) * (length >= EPS)
+        found: Tensor = torch.addcmul(gradient, along, unit, value=-1).div_(length.clamp(min=EPS))
         return found.to(ctx.dtype)
 
 
