@@ -195,7 +195,9 @@ def _done(runs: dict[str, Run | None]) -> dict[str, Run]:
 
 def _figures(bench: Bench, ours: dict[str, Run], theirs: dict[str, Run]) -> list[Figure]:
     note = f"batch {bench.batch_size}, {bench.size} px"
-    work = cost_of("resnet18", bench.size).flops_per_image_step / 1e12
+    cost = cost_of("resnet18", bench.size)
+    assert cost is not None
+    work = cost.flops_per_image_step / 1e12
     figures = []
     for name, run in {**ours, **theirs}.items():
         kind = "fp16" if name in ("fp16", "official_amp") else "bf16" if "bf16" in name else "fp32"

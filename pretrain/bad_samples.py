@@ -29,10 +29,14 @@ class BadSamples:
         self._counts: Counter[int] = Counter()
         self._named: set[str] = set()
         self._checked = -1
+        self._met = 0
+        """Batches of the order, from its beginning, that were met or left out."""
 
     def add(self, batch: Batch) -> None:
         """Name and count the corrupt samples of a batch, and pass on what its loaders have to say."""
-        self._counts[batch.plan.epoch] += len(batch.bad) if batch.plan.weight else 0
+        if batch.plan.step >= self._met:  # else met again after going back
+            self._counts[batch.plan.epoch] += len(batch.bad) if batch.plan.weight else 0
+            self._met = batch.plan.step + 1
         for bad in batch.bad:
             self._name(f"{bad.reason}; the next of its shard stands in for it")
         for note in {part.note for part in batch.parts if part.note}:

@@ -1,10 +1,13 @@
 """What a model costs: parameters by part, and floating-point operations per image of a step.
 
-Counted by running the modules' own code on shapes alone (PyTorch's meta device): nothing is computed.
+Counted by running the modules' own code on shapes alone (PyTorch's meta device): nothing is computed. The
+modules are made on the CPU, as a trunk of the user's own may look at its numbers while it is made.
 A multiplication and an addition are two operations. Convolutions and matrix products count; the rest
 (norms, activations, EMA, optimiser, products of the few positive pairs) is some per mille and does not.
 """
 
+import logging
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -13,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hvc.pretrain.architecture import Architecture
 from hvc.pretrain.network import OnlineNetwork, TargetNetwork
+
+_log = logging.getLogger(__name__)
 
 
 class Cost(NamedTuple):
@@ -32,11 +37,30 @@ class Cost(NamedTuple):
     """Trained parameters of trunk, projector, predictor and dynamic head."""
 
 
-def cost_of(architecture: Architecture, view_size: int) -> Cost:
-    """The cost of training with this trunk on square views of `view_size` pixels."""
-    with torch.device("meta"):
+@cache
+def cost_of(architecture: Architecture, view_size: int) -> Cost | None:
+    """The cost of training with this trunk on square views of `view_size` pixels.
+
+    None, and once a warning, where the trunk cannot be run on shapes alone. UsageError as by `build_trunk`.
+    """
+    with torch.random.fork_rng(devices=[]):
         online = OnlineNetwork(architecture)
         target = TargetNetwork(online)
+    try:
+        return _count(online.to("meta"), target.to("meta"), view_size)
+    except Exception as error:  # noqa: BLE001 (the user's own code; training does not depend on it)
+        _log.warning(
+            "architecture %s: its operations cannot be counted, so there will be no perf/tflops_per_device "
+            "and no perf/mfu; it does not run on PyTorch's meta device (%s: %s)",
+            architecture,
+            type(error).__name__,
+            str(error).partition("\n")[0],
+        )
+        return None
+
+
+def _count(online: OnlineNetwork, target: TargetNetwork, view_size: int) -> Cost:
+    with torch.device("meta"):
         views = [torch.empty(1, 3, view_size, view_size) for _ in range(2)]
         with FlopCounterMode(display=False) as trunk, torch.no_grad():
             online.online_encoder(views[0])
@@ -45,15 +69,15 @@ def cost_of(architecture: Architecture, view_size: int) -> Cost:
         with FlopCounterMode(display=False) as backward:
             torch.autograd.backward(loss)
     parts = {
-        "trunk": _count(online.online_encoder),
-        "projector": _count(online.online_space_projector),
-        "predictor": _count(online.space_predictor),
-        "dynamic head": _count(online.flow),
+        "trunk": _trained(online.online_encoder),
+        "projector": _trained(online.online_space_projector),
+        "predictor": _trained(online.space_predictor),
+        "dynamic head": _trained(online.flow),
     }
     passes = forward.get_total_flops()
     return Cost(
-        parameters=_count(online),
-        target_parameters=_count(target),
+        parameters=_trained(online),
+        target_parameters=sum(parameter.numel() for parameter in target.parameters()),
         flops_per_image_forward=passes,
         flops_per_image_step=passes + backward.get_total_flops(),
         flops_per_view_trunk=trunk.get_total_flops(),
@@ -71,8 +95,8 @@ def _forward(online: OnlineNetwork, target: TargetNetwork, views: list[torch.Ten
     return torch.stack([result.sum() for result in results]).sum()
 
 
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _trained(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def lines(cost: Cost) -> list[str]:

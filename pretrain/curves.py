@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 MOST_POINTS = 400
 """A longer curve is drawn as the mean of so many equal groups of records, over the range of each."""
 COLLAPSED = 0.05
-"""Feature spread, in [0, 1], below which the features of all images are nearly the same."""
+"""Feature spread, in [0, 1], below which the network says nearly the same of every place: a collapse."""
 
 
 class Line(NamedTuple):

@@ -43,6 +43,10 @@ class EmaTarget:
         """The EMA step (weights and buffers are saved as tensors)."""
         return {"step": self.step, "total_steps": self.total_steps, "base": self.base}
 
-    def load_state(self, state: dict[str, Any], *, restart: bool = False) -> None:
-        """Take the EMA step back, or begin its schedule anew (the recipe's `ema_restart`)."""
-        self.step = 0 if restart else int(state["step"])
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take the EMA step back."""
+        self.step = int(state["step"])
+
+    def restart(self) -> None:
+        """Begin the schedule of the momentum anew (the recipe's `ema_restart`)."""
+        self.step = 0

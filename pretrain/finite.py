@@ -2,9 +2,11 @@
 
 The device skips such a step by itself (`optimiser.py`); its flags reach the host one step later on a
 GPU, at once on a CPU. All ranks see the same verdict, so they act alike without asking each other.
+Under fp16 a gradient that overflows is the loss scale's work, and none of this one's.
 """
 
 import logging
+import math
 from collections import deque
 from typing import NamedTuple
 
@@ -27,21 +29,29 @@ class Verdict(NamedTuple):
     step: int
     skipped: bool
     overflow: bool
-    """Skipped under fp16, as where the loss scale is too high: only many in a row are an alarm."""
+    """Skipped because the loss scale was too high, which is then halved: no alarm."""
+
+    @property
+    def bad(self) -> bool:
+        """Whether the policy has to act."""
+        return self.skipped and not self.overflow
 
 
 class FiniteGuard:
     """Carries flags from the device to the host without waiting, and counts what they say."""
 
     def __init__(self, config: TrainConfig, rank: int, device: torch.device) -> None:
-        self._limit, self._fp16 = config.non_finite.limit, config.engine.precision == "fp16"
-        self._policy, self._rank, self._device = config.non_finite.policy, rank, device
+        self._limit, self._policy = config.non_finite.limit, config.non_finite.policy
+        self._rank, self._device = rank, device
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+        self.lag = 0 if device.type == "cpu" else 1
+        """Steps that flags come late: a GPU's last one is still at work."""
         self.in_a_row = 0
-        self.total = 0
-        """Steps that this process saw skipped."""
+        """Bad steps since the last good one; overflows are neither."""
 
-    def note(self, step: int, loss: Tensor, own_gradient: Tensor, found_inf: Tensor) -> None:
+    def note(
+        self, step: int, loss: Tensor, own_gradient: Tensor, found_inf: Tensor, overflow: Tensor
+    ) -> None:
         """Send a step's flags on their way.
 
         Args:
@@ -50,21 +60,23 @@ class FiniteGuard:
             own_gradient: this rank's gradient of the trunk's first convolution, before it is averaged:
                 whatever goes wrong further up reaches it.
             found_inf: 1 if the step was skipped, on all ranks alike [].
+            overflow: 1 if that was the loss scale's fault, on all ranks alike [].
         """
-        flags = torch.stack([~torch.isfinite(loss.detach()), ~torch.isfinite(own_gradient), found_inf > 0])
+        own = [~torch.isfinite(loss.detach()), ~torch.isfinite(own_gradient)]
+        flags = torch.stack([*own, found_inf > 0, overflow > 0])
         event = None
         if self._device.type == "cuda":
-            flags = torch.empty(3, dtype=torch.bool, pin_memory=True).copy_(flags, non_blocking=True)
+            flags = torch.empty(4, dtype=torch.bool, pin_memory=True).copy_(flags, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self._waiting.append((step, flags, event))
 
     def verdicts(self, *, all_of_them: bool = False) -> list[Verdict]:
-        """Of the steps whose flags are due: all but the last on a GPU, where its work still goes on.
+        """Of the steps whose flags are due: all but the last `lag`, or all, which waits for the device.
 
         HvcError when too many steps in a row were not finite, or the policy is to stop at the first.
         """
-        keep = 0 if all_of_them or self._device.type == "cpu" else 1
+        keep = 0 if all_of_them else self.lag
         found = []
         while len(self._waiting) > keep:
             step, flags, event = self._waiting.popleft()
@@ -83,18 +95,21 @@ class FiniteGuard:
         self._waiting.clear()
         self.in_a_row = 0
 
-    def _judge(self, step: int, loss: bool, gradient: bool, skipped: bool) -> Verdict:
-        overflow = skipped and self._fp16  # alike on all ranks, as their own losses are not
-        self.in_a_row = self.in_a_row + 1 if skipped else 0
-        self.total += skipped
-        if skipped and (loss or not overflow):
+    def _judge(self, step: int, loss: bool, gradient: bool, skipped: bool, overflow: bool) -> Verdict:
+        verdict = Verdict(step, skipped, overflow)
+        if not skipped:
+            self.in_a_row = 0
+        if verdict.bad:
+            self.in_a_row += 1
             self._tell(step, loss, gradient)
-        if self.in_a_row >= self._limit or (skipped and not overflow and self._policy == "stop"):
-            raise HvcError(
-                f"loss or gradient is not finite at step {step}, {self.in_a_row} in a row "
-                f"(non_finite.policy {self._policy}, limit {self._limit}); {ADVICE}"
-            )
-        return Verdict(step, skipped, overflow)
+            # Going back has a limit of its own.
+            most = {"stop": 1, "skip": self._limit}.get(self._policy, math.inf)
+            if self.in_a_row >= most:
+                raise HvcError(
+                    f"loss or gradient is not finite at step {step}, {self.in_a_row} in a row "
+                    f"(non_finite.policy {self._policy}, limit {self._limit}); {ADVICE}"
+                )
+        return verdict
 
     def _tell(self, step: int, loss: bool, gradient: bool) -> None:
         if loss or gradient:

@@ -22,8 +22,6 @@ _NAMES = (
     "train/images_without_pairs",
     "train/feature_spread",
 )
-COLLAPSED = 0.05
-"""Feature spread below which the network says the same of every place: training has collapsed."""
 
 
 class Meter:

@@ -16,15 +16,43 @@ _FIRST_SCALE, _GROWTH, _BACKOFF, _INTERVAL = 2.0**16, 2.0, 0.5, 2000
 
 
 class LossScale:
-    """fp16's loss scale, on the device: halved where gradients overflow, doubled after 2,000 good steps."""
+    """fp16's loss scale, on the device: halved where gradients overflow, doubled after 2,000 good steps.
+
+    No scale mends a loss that is not finite before it is scaled: in such a step it stays as it is.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.value = torch.full((), _FIRST_SCALE, device=device)
         self._good = torch.zeros((), dtype=torch.int32, device=device)
+        self._bad_loss = torch.zeros((), device=device)
 
-    def update(self, found_inf: Tensor) -> None:
-        """After a step: 1 in `found_inf` [] says that it was skipped."""
+    def apply(self, loss: Tensor) -> Tensor:
+        """The scaled loss [] of a part of the batch."""
+        self._bad_loss = torch.maximum(self._bad_loss, (~torch.isfinite(loss.detach())).float())
+        return loss * self.value
+
+    def agree(self) -> None:
+        """Before a step: a loss that is not finite on one rank is so on all; the host does not wait."""
+        dist.all_reduce(self._bad_loss, dist.ReduceOp.MAX)
+
+    def update(self, found_inf: Tensor) -> Tensor:
+        """After a step.
+
+        Args:
+            found_inf: 1 if it was skipped [].
+
+        Returns:
+            1 if it was skipped because this scale was too high []. A scale below 1 never is: gradients
+            that are too large without it are not finite for reasons of their own.
+        """
+        bad_loss = self._bad_loss > 0
+        overflow = found_inf * ~bad_loss * (self.value >= 1)
+        kept, good = self.value.clone(), self._good.clone()
         torch._amp_update_scale_(self.value, self._good, found_inf, _GROWTH, _BACKOFF, _INTERVAL)
+        self.value.copy_(torch.where(bad_loss, kept, self.value))
+        self._good.copy_(torch.where(bad_loss, good, self._good))
+        self._bad_loss = torch.zeros_like(self._bad_loss)
+        return overflow
 
     def state(self) -> dict[str, float]:
         """For the checkpoint; waits for the device."""
@@ -62,8 +90,9 @@ class GuardedAdam(torch.optim.AdamW):
         self.sharded = False
         """Whether each rank holds a part of the gradient (ZeRO 1), so that norms add up over ranks."""
         zero = torch.zeros((), device=parameters[0].device)
-        self.norm, self.found_inf = zero, zero.clone()
-        """Of the last step: norm of the gradient before clipping, and 1 if it was skipped; []."""
+        self.norm, self.found_inf, self.overflow = zero, zero.clone(), zero.clone()
+        """Of the last step: norm of the gradient before clipping, 1 if it was skipped, and 1 if that was
+        because the loss scale was too high; []."""
 
     def set_rate(self, learning_rate: float) -> None:
         """The learning rate of the next step."""
@@ -90,4 +119,4 @@ class GuardedAdam(torch.optim.AdamW):
             self.grad_scale = scale * (self.norm / self._clip_norm).clamp_min(1)
         super().step()
         if self._loss_scale:
-            self._loss_scale.update(self.found_inf)
+            self.overflow = self._loss_scale.update(self.found_inf)

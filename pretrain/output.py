@@ -61,7 +61,9 @@ def refuse_other_recipe(config: TrainConfig, data: TrainingData, found: Checkpoi
             f"{found.address} was trained on dataset {state['dataset'][:12]}, {data.address} is "
             f"{data.digest[:12]}; choose another output="
         )
-    old, new = TrainConfig.parse(state["recipe"], where=found.address).method(), config.method()
+    # compile is no part of the method, and was once allowed together with recompute.
+    old = TrainConfig.parse(state["recipe"], ["engine.compile=false"], where=found.address).method()
+    new = config.method()
     changed = ", ".join(_differences(old, new))
     if changed:
         raise UsageError(

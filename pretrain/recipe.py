@@ -149,12 +149,22 @@ class EngineConfig(Config):
     """Memory layout of weights in convolutions; by default on, which is faster on CPUs, too. Views and
     activations always have it. Under ZeRO 1 weights stay as they are."""
     compile: bool = False
-    """torch.compile for trunk and heads: faster steps after some minutes of compiling."""
+    """torch.compile for trunk and heads: faster steps after some minutes of compiling; not together with
+    `recompute`."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: a quarter of the memory, a
     third more time, the same result."""
     peak_tflops: float | None = Field(None, gt=0)
     """The device's peak in TFLOP/s at this precision, for MFU; by default known by the device's name."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "EngineConfig":
+        if self.compile and self.recompute:
+            raise ValueError(
+                "engine.compile and engine.recompute cannot both be true: what is computed again is not "
+                "compiled. compile plans memory by itself; set recompute where memory is too small"
+            )
+        return self
 
 
 class ScheduleConfig(Config):
@@ -173,7 +183,8 @@ class ScheduleConfig(Config):
 
 
 class NonFiniteConfig(Config):
-    """What becomes of a step whose loss or gradient is not finite."""
+    """What becomes of a step whose loss or gradient is not finite. Under fp16 a gradient that overflows by
+    the loss scale alone is no such step: the scale is halved, and training goes on."""
 
     policy: Literal["skip", "rollback", "stop"] = "skip"
     """skip: no weight moves in that step. rollback: back to the last checkpoint, and on with the batches

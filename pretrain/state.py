@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hvc.base.errors import HvcError
 from hvc.pretrain.buffers import FlatBuffers
 from hvc.pretrain.checkpoint import Checkpoint
-from hvc.pretrain.engine import Engine, copy_to_cpu
+from hvc.pretrain.engine import Engine, copy_to_cpu, saved
 from hvc.pretrain.ranks import Ranks
 
 _GENERATORS = "rng/"
@@ -31,7 +30,7 @@ class RunState:
 
     def collect(self) -> tuple[dict[str, Tensor], dict[str, Tensor], list[dict[str, Tensor]]]:
         """Rank 0: copies of parameters and Adam's state, and every rank's buffers and generators."""
-        optimiser = self._engine.optimiser_state()
+        optimiser = self._engine.optimiser_state(wanted=self._ranks.place.first)
         buffers = self._gather()
         if not self._ranks.place.first:
             return {}, {}, []
@@ -50,16 +49,16 @@ class RunState:
         tensors = self._spread(lambda: found.tensors("model") if found else {})
         with torch.no_grad():
             for name, value in self._parameters():
-                value.copy_(_of(tensors, name))
+                value.copy_(saved(tensors, name))
         self._engine.adopt_parameters()
         self._engine.load_optimiser_state(self._spread(lambda: found.tensors("optimizer") if found else {}))
         for rank in range(size):  # one by one: only one rank's at a time lies in memory twice
             own = self._spread(lambda rank=rank: found.buffers(rank, size) if found else {})  # type: ignore[misc]
-            if rank == self._ranks.place.rank:
+            merged = not head["same"]  # one set for all ranks
+            if merged or rank == self._ranks.place.rank:
                 self._take(own)
-            if not head["same"]:
-                self._take(own)
-                break  # merged: the same for all
+            if merged:
+                break
         state: dict[str, Any] = head["state"]
         return state
 
@@ -98,9 +97,3 @@ class RunState:
         if self._device.type == "cuda":
             states[f"{_GENERATORS}cuda"] = torch.cuda.get_rng_state(self._device)
         return states
-
-
-def _of(tensors: dict[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
-        raise HvcError(f"the checkpoint has no {name}; it is of another version of hvc, or another trunk")
-    return tensors[name]

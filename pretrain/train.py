@@ -1,6 +1,7 @@
 """The training stage: find out where the run stands, train from there, say how it ended."""
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from hvc.pretrain.preflight import refuse_hopeless, warnings
 from hvc.pretrain.processes import own_place
 from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.tracking import Tracker, settle
+from hvc.pretrain.tracking import Tracker, resumed_from, settle
 from hvc.pretrain.trainer import Trainer
 
 _AFTER_THE_WATCHDOG = 300.0
@@ -40,12 +41,13 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
     ranks = Ranks(place, device, timedelta(seconds=config.watchdog_seconds + _AFTER_THE_WATCHDOG))
     tracker: Tracker | None = None
     found: Checkpoint | None = None
+    check_hold: Callable[[], None] = lambda: None  # noqa: E731
     with ranks.together(), ExitStack() as held:
 
         def begin() -> int:
-            nonlocal tracker, found
+            nonlocal tracker, found, check_hold
             refuse_hopeless(config, data, device)
-            held.enter_context(hold_folder(config))
+            check_hold = held.enter_context(hold_folder(config))
             found, tracker = _begin(config, data, provenance, place.world_size)
             return found.step if found else 0
 
@@ -54,7 +56,7 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
             return Result(Outcome.DONE, _finished_report(config, start))
         outcome: Outcome | None = None
         try:
-            trainer = Trainer(config, data, ranks, device, tracker, provenance)
+            trainer = Trainer(config, data, ranks, device, tracker, provenance, check_hold)
             if start:
                 trainer.restore(found)
             found = None  # of a bucket's it holds a copy on disk
@@ -82,14 +84,16 @@ def _begin(
         _refuse_lost_checkpoints(config)
     for words in warnings(config, data, world_size):
         _log.warning("%s", words)
-    cost = lines(cost_of(config.architecture, config.views.size))
-    _log.info("%s", "\n".join(cost))
+    cost = cost_of(config.architecture, config.views.size)
+    described = lines(cost) if cost else []
+    for words in described:
+        _log.info("%s", words)
     tracker = Tracker(
         config,
         data,
         provenance,
-        resumed=(found.state.get("tracking") or {"run_id": found.state.get("run_id")}) if found else None,
-        facts={"model": cost[0], "work": cost[1]},
+        resumed=resumed_from(found) if found else None,
+        facts=dict(zip(("model", "work"), described, strict=False)),
     )
     tracker.repair(config.checkpoints)
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())

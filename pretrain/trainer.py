@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance, Stop
 from hvc.pretrain.bad_samples import BadSamples, allowed
 from hvc.pretrain.batch import Batch
@@ -17,12 +18,13 @@ from hvc.pretrain.buffers import FlatBuffers
 from hvc.pretrain.checkpoint import Checkpoint, merge_buffers, newest
 from hvc.pretrain.checkpoint_saver import Saver, Snapshot
 from hvc.pretrain.cost import cost_of
+from hvc.pretrain.curves import COLLAPSED
 from hvc.pretrain.dataset import TrainingData, plan_run
 from hvc.pretrain.ema import EmaTarget
 from hvc.pretrain.engine import Engine, autocast, channels_last, copy_to_cpu, prepare_device
 from hvc.pretrain.feed import Feeder, Part
 from hvc.pretrain.finite import FiniteGuard
-from hvc.pretrain.meter import COLLAPSED, Meter
+from hvc.pretrain.meter import Meter
 from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.output import planned_steps
@@ -54,13 +56,19 @@ class Trainer:
         device: torch.device,
         tracker: Tracker | None,
         provenance: Provenance,
+        check_hold: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check_hold` raises once checkpoints are no longer this run's to write, see `hold_folder`."""
         self.config, self.data, self.ranks, self.tracker = config, data, ranks, tracker
         self.place, self.device, self._provenance = ranks.place, device, provenance
+        self._check_hold = check_hold
+        self._dog = Watchdog(config.watchdog_seconds, self.place.rank, config.folder, provenance.on_hang)
         self.total_steps = planned_steps(config, data)
         self.step = 0
         self.left_out = 0
         """Batches of the order that were left out after roll-backs: step s takes batch s + left_out."""
+        self._began: int | None = None
+        """The step of the checkpoint that this attempt began from."""
         self.last_metrics: dict[str, float] = {}
         self._order = RunOrder(plan_run(config, data))
         self._bad = BadSamples(allowed(config.stream.max_bad, self._order.samples), self.place.rank)
@@ -70,7 +78,8 @@ class Trainer:
         self._build()
         side = config.views.size // 8
         self._feeder = Feeder(config, device, (side, side))
-        self._speed = Speed(config, device, cost_of(config.architecture, config.views.size))
+        cost = cost_of(config.architecture, config.views.size) if self.place.first else None
+        self._speed = Speed(config, device, cost)
         self._saver = self._make_saver() if self.place.first else None
         self._gallery: Gallery | None = None
         if tracker:
@@ -100,11 +109,11 @@ class Trainer:
         self.state = RunState([self.online, self.ema.network], self.engine, self._buffers, self.ranks)
         if config.engine.recompute:
             recompute_blocks(self.online)
-        elif device.type == "cuda" and not config.engine.compile:  # which plans memory by itself
-            recompute_cheap(self.online)
-        if config.engine.compile:
+        elif config.engine.compile:  # which plans memory by itself
             for part in (*self.online.children(), *self.ema.network.children()):
                 part.compile()
+        elif device.type == "cuda":
+            recompute_cheap(self.online)
 
     def _arrange(self, network: Any) -> Any:
         if self.config.engine.sync_batchnorm:
@@ -118,17 +127,15 @@ class Trainer:
         with (
             self._saver or nullcontext(),  # whatever happens, what is being written is waited for
             ProgressLine(self.total_steps, self.step, visible=self.place.first) as line,
-            Watchdog(
-                self.config.watchdog_seconds, self.place.rank, self.config.folder, self._provenance.on_hang
-            ) as dog,
+            self._dog,
         ):
-            while (outcome := self._steps(stop, line, dog)) is None:
-                self._roll_back()
-            self.ranks.first_decides(self._finish_saving)
+            while not isinstance(outcome := self._steps(stop, line), Outcome):
+                self._roll_back(outcome)
+            self._with_storage(self._finish_saving)
         return outcome
 
-    def _steps(self, stop: Stop, line: ProgressLine, dog: Watchdog) -> Outcome | None:
-        """Until the end or a stop; None where a step calls for going back."""
+    def _steps(self, stop: Stop, line: ProgressLine) -> Outcome | int:
+        """Until the end or a stop, or to where a step calls for going back: that step."""
         meter = Meter(self.device)
         for batch in self._batches():
             vote = self.ranks.begin_vote(stop())
@@ -137,21 +144,23 @@ class Trainer:
             self._bad.add(batch)
             meter.add(batch, *self.train_step(batch))
             self.step += 1
-            dog.beat(self.step)
+            self._dog.beat(self.step)
             finished = self.step == self.total_steps
             stopping = vote() and not finished
-            if self._calls_for_going_back(last=finished or stopping):
-                return None
+            saving = self.step % self.config.checkpoint.every == 0 or finished or stopping
+            bad = self._calls_for_going_back(all_of_them=saving)
+            if bad is not None:
+                return bad
             if self.step % self.config.log_every == 0 or finished or stopping:
                 self._record(meter, line)
                 meter = Meter(self.device)
             if self._gallery and self._gallery.is_due(self.step):
                 with meter.pause():
                     self._gallery.progress(self.step, self._trunk())
-            if self.step % self.config.checkpoint.every == 0 or finished or stopping:
+            if saving:
                 with meter.pause():
                     self.save()
-                dog.beat(self.step)
+                self._dog.beat(self.step)
             if stopping:
                 return Outcome.STOPPED
         return Outcome.DONE
@@ -170,7 +179,7 @@ class Trainer:
         skipped = self.engine.optimiser.found_inf
         self._buffers.undo(skipped)
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
-        self._guard.note(self.step, total, own, skipped)
+        self._guard.note(self.step, total, own, skipped, self.engine.optimiser.overflow)
         counted = [(loss, part.images) for loss, part in zip(losses, parts, strict=True)]
         return counted, self.engine.optimiser.norm, skipped
 
@@ -192,20 +201,37 @@ class Trainer:
             cut_later=cut_later(self.config, self.device),
         )
 
-    def _calls_for_going_back(self, *, last: bool) -> bool:
-        verdicts = self._guard.verdicts(all_of_them=last)
-        bad = any(verdict.skipped and not verdict.overflow for verdict in verdicts)
-        return bad and self.config.non_finite.policy == "rollback"
+    def _calls_for_going_back(self, *, all_of_them: bool) -> int | None:
+        """The last bad step known by now; of `all_of_them` before a checkpoint, which must not hold one."""
+        bad = [verdict.step for verdict in self._guard.verdicts(all_of_them=all_of_them) if verdict.bad]
+        return bad[-1] if bad and self.config.non_finite.policy == "rollback" else None
 
-    def _roll_back(self) -> None:
-        """To the newest checkpoint, and from there on with the batches after the one that was bad."""
+    def _roll_back(self, bad: int) -> None:
+        """To the newest checkpoint, and from there on with the batches after the bad step's.
+
+        A GPU may have taken a further step meanwhile; its batch is not left out.
+        """
         self._rollbacks += 1
         self._guard.limit_rollbacks(self._rollbacks)
-        bad = self.step + self.left_out
+        behind = bad + 1 + self.left_out
         self._guard.forget()
-        self.ranks.first_decides(self._finish_saving)
-        self.restore(newest(self.config.checkpoints) if self.place.first else None)
-        self.left_out = bad - self.step
+        found: Checkpoint | None = None
+
+        def find() -> None:
+            nonlocal found
+            self._finish_saving()
+            found = newest(self.config.checkpoints)
+            if found is None:
+                raise HvcError(
+                    f"step {bad} is not finite and cannot be gone back over: {self.config.checkpoints} has "
+                    "no checkpoint that can be used any more. Begin anew with another output=, and a lower "
+                    "learning_rate or engine.precision=fp32"
+                )
+
+        self._with_storage(find)
+        self._take_back(found)
+        self._begin_ema()
+        self.left_out = behind - self.step
         if self.place.first:
             _log.warning(
                 "back at step %d; the %d batches up to the bad one are left out", self.step, self.left_out
@@ -236,7 +262,7 @@ class Trainer:
         values: dict[str, float] = {}
         if self.place.local_rank == 0:
             node = self.place.rank // max(self.place.local_world_size, 1)
-            values |= system_figures(node)
+            values |= system_figures(node, self.config.folder)
         if self._saver:
             values |= {
                 "system/checkpoint/seconds": self._saver.seconds,
@@ -260,7 +286,13 @@ class Trainer:
     def save(self) -> None:
         """Take a snapshot of all ranks; rank 0 writes it in the background, and then it counts."""
         model, optimiser, buffers = self.state.collect()
-        self.ranks.first_decides(lambda: self._hand_over(model, optimiser, buffers))
+        self._with_storage(lambda: self._hand_over(model, optimiser, buffers))
+
+    def _with_storage(self, work: Callable[[], object]) -> None:
+        """Rank 0 does it, as long as it takes: to wait for storage, whose own time limits end it, is not
+        to stand still.
+        """
+        self.ranks.first_works(work, lambda: self._dog.beat(self.step))
 
     def _hand_over(
         self, model: dict[str, Tensor], optimiser: dict[str, Tensor], buffers: list[dict[str, Tensor]]
@@ -296,21 +328,38 @@ class Trainer:
             if tracker:
                 tracker.checkpoint(checkpoint, last=checkpoint.step == total)
 
-        return Saver(self.config.checkpoints, self.config.checkpoint, pinned=pinned, committed=committed)
+        return Saver(
+            self.config.checkpoints,
+            self.config.checkpoint,
+            pinned=pinned,
+            committed=committed,
+            check=self._check_hold,
+            scratch=self.config.folder,
+        )
 
     def _finish_saving(self) -> None:
         assert self._saver is not None
         self._saver.finish()
 
     def restore(self, found: Checkpoint | None) -> None:
-        """Take everything back from a checkpoint, which rank 0 gives, at this number of ranks."""
+        """Go on from an earlier attempt's checkpoint, which rank 0 gives, at this number of ranks."""
+        self._take_back(found)
+        self._began = self.step
+        self._begin_ema()
+        if self.place.first and found:
+            _log.info("resuming at step %d of %d from %s", self.step, self.total_steps, found.address)
+
+    def _begin_ema(self) -> None:
+        # Of this attempt's own checkpoints every one is taken back as it is.
+        if self.config.ema_restart and self.step == self._began:
+            self.ema.restart()
+
+    def _take_back(self, found: Checkpoint | None) -> None:
         state = self.state.restore(found)
-        self.ema.load_state(state["ema"], restart=self.config.ema_restart)
+        self.ema.load_state(state["ema"])
         if self.engine.loss_scale and state.get("loss_scale"):
             self.engine.loss_scale.load_state(state["loss_scale"])
         self.step, self.left_out = int(state["step"]), int(state.get("left_out", 0))
-        if self.place.first and found:
-            _log.info("resuming at step %d of %d from %s", self.step, self.total_steps, found.address)
 
 
 def cut_later(config: TrainConfig, device: torch.device) -> bool:

@@ -128,3 +128,29 @@ def test_the_loss_scale_halves_where_gradients_overflow_and_leaves_no_trace_else
     again = LossScale(torch.device("cpu"))
     again.load_state(state)
     assert again.state() == state
+
+
+def scaled_step(scale: LossScale, loss: float, gradient: float) -> GuardedAdam:
+    held = parameters()
+    optimiser = GuardedAdam(held, learning_rate=0.1, loss_scale=scale)
+    scale.apply(torch.tensor(loss))
+    for value in held:
+        value.grad = torch.full_like(value, gradient)
+    optimiser.step()
+    return optimiser
+
+
+def test_the_loss_scale_answers_for_overflows_alone():
+    scale = LossScale(torch.device("cpu"))
+    scaled_step(scale, 1.0, 0.1)
+    before = scale.state()
+    nan, inf = float("nan"), float("inf")
+    bad_loss = scaled_step(scale, nan, nan)
+    assert (float(bad_loss.found_inf), float(bad_loss.overflow)) == (1, 0)
+    assert scale.state() == before  # neither halved, nor its count of good steps begun anew
+    overflow = scaled_step(scale, 1.0, inf)
+    assert (float(overflow.found_inf), float(overflow.overflow)) == (1, 1)
+    assert scale.state() == {"scale": before["scale"] / 2, "good_steps": 0}
+    # Halved to below 1 it is not to blame any more.
+    answers = [float(scaled_step(scale, 1.0, inf).overflow) for _ in range(17)]
+    assert answers == [1] * 16 + [0]
