@@ -1,34 +1,118 @@
-"""Pictures for people: labels drawn over frames, and strips of them to look at side by side."""
+"""Pictures of an evaluation, for the run that it belongs to and for the leaderboard.
 
-from collections.abc import Sequence
-from functools import cache
+One sequence has a film strip, a moving picture and its scores over the frames; all of them have an
+overview, worst first, and a sheet of features.
+"""
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import maximum_filter, minimum_filter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
-from hvc.evaluation.masks import palette
+from PIL import Image
 
-Pixels = NDArray[np.uint8]
+from hvc.evaluation.feature_sheet import Features, feature_sheet
+from hvc.evaluation.measures import MAIN, label, main_curve, scored_frames
+from hvc.evaluation.overlay_video import write_video
+from hvc.evaluation.overlays import Pixels, overlay
+from hvc.evaluation.overview import Cell, detail, overview
+from hvc.evaluation.scenes import Scene
+from hvc.evaluation.score_curves import score_curves
+from hvc.evaluation.sequences import Sequence as Video
+from hvc.evaluation.strips import strip, strip_of
 
-_GAP = 6
-_PAPER, _INK = (255, 255, 255), (40, 40, 40)
+__all__ = ["draw", "draw_features", "draw_overview", "film_strip", "overlay"]
+
+OVERVIEW, FEATURES = "overview.png", "features.png"
 
 
-def overlay(image: Pixels, labels: Pixels, alpha: float = 0.5) -> Image.Image:
-    """Colour every object of `labels` over an image and draw its contour in white.
+class Scored(Protocol):
+    """Scores of an evaluation; in percent, by name of a sequence (per_object: NAME/ID)."""
+
+    @property
+    def per_sequence(self) -> Mapping[str, Mapping[str, float]]: ...
+    @property
+    def per_object(self) -> Mapping[str, Mapping[str, float]]: ...
+    @property
+    def curves(self) -> Mapping[str, Mapping[str, list[float]]]: ...
+
+
+def draw(sequence: Video, labels: Path, summary: Scored | None, folder: Path) -> list[Path]:
+    """Draw one sequence: NAME.png, a film strip; NAME.gif; NAME-scores.png, where there are scores.
 
     Args:
-        image: uint8 RGB [H, W, 3].
-        labels: ids, uint8 [H, W], 0 being the background; hues are those of the DAVIS palette.
-        alpha: how much the colour covers, in [0, 1].
+        sequence: with the truth, where there is one.
+        labels: the folder of results, NAME/STEM.png or NAME.json in it.
+        summary: scores; None where there is no truth to score against.
+        folder: where the pictures go.
+
+    Returns:
+        The pictures' files. HvcError where frames or results are missing or damaged.
     """
-    drawn = image.astype(np.float32)
-    inside = labels != 0
-    drawn[inside] = (1 - alpha) * drawn[inside] + alpha * _bright_palette()[labels[inside]]
-    drawn[_contour(labels)] = 255
-    return Image.fromarray(drawn.round().astype(np.uint8))
+    folder.mkdir(parents=True, exist_ok=True)
+    scene, name = Scene(sequence, labels), sequence.name
+    curves = summary.curves.get(name, {}) if summary else {}
+    measure, values = _by_frame(curves, scene.results)
+    files = [folder / f"{name}.png", folder / f"{name}.gif"]
+    scores = summary.per_sequence.get(name, {}) if summary else {}
+    words = [name, *(f"{label(one)} {scores[one]:.1f}" for one in MAIN if one in scores)]
+    strip_of(scene, values, measure, "   ".join(words)).save(files[0])
+    write_video(scene, values, measure, files[1])
+    if summary and curves:
+        prefix = f"{name}/"
+        objects = {
+            key.removeprefix(prefix): value
+            for key, value in summary.per_object.items()
+            if key.startswith(prefix)
+        }
+        files.append(folder / f"{name}-scores.png")
+        score_curves("   ".join(words), curves, scene.results, objects).save(files[-1])
+    return files
+
+
+def draw_overview(
+    sequences: Sequence[Video],
+    labels: Path,
+    summary: Scored,
+    headline: str,
+    folder: Path,
+    title: str,
+) -> list[Path]:
+    """Draw all scored sequences on one sheet, worst first by `headline`: overview.png.
+
+    Args:
+        sequences: those without scores are left out.
+        labels, summary, folder: as for `draw`.
+        headline: the measure that orders them.
+        title: what was evaluated on what.
+    """
+    labels_of = {name: label(name) for name in MAIN}
+    cells = []
+    for sequence in sequences:
+        scores = summary.per_sequence.get(sequence.name, {})
+        if headline in scores:
+            curve = main_curve(summary.curves.get(sequence.name, {}))
+            words = detail(scores, headline, labels_of)
+            scene = Scene(sequence, labels)
+            cells.append(Cell(scene, scores[headline], words, curve[1] if curve else []))
+    if not cells:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    overview(cells, f"{title}    worst {label(headline)} first").save(folder / OVERVIEW)
+    return [folder / OVERVIEW]
+
+
+def draw_features(sequences: Sequence[Video], features: Features, folder: Path) -> list[Path]:
+    """Draw the features of first and last frames in colours: features.png.
+
+    Args:
+        sequences: to choose from.
+        features: an image to its feature map, as propagation has it.
+        folder: where the picture goes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    videos = [(one.name, one.frames[0], one.frames[-1]) for one in sequences]
+    feature_sheet(videos, features).save(folder / FEATURES)
+    return [folder / FEATURES]
 
 
 def film_strip(
@@ -36,52 +120,18 @@ def film_strip(
     label_maps: Sequence[Pixels],
     titles: Sequence[str],
     truth: Sequence[Pixels] | None = None,
-    max_width: int = 2000,
 ) -> Image.Image:
-    """Frames side by side with labels drawn over them, a title above each; ground truth as a second row.
-
-    Args:
-        images: n >= 1 frames of one size, uint8 RGB [H, W, 3].
-        label_maps: n label maps, uint8 [H, W].
-        titles: n short texts.
-        truth: n label maps, or None for no second row.
-        max_width: pixels; frames are scaled down to fit, never up.
-    """
-    rows = [("", label_maps)] if truth is None else [("propagated", label_maps), ("ground truth", truth)]
-    width = min(images[0].shape[1], (max_width - _GAP * (len(images) + 1)) // len(images))
-    height = round(images[0].shape[0] * width / images[0].shape[1])
-    text_size = max(12, min(22, width // 14))
-    font, line = ImageFont.load_default(text_size), round(1.6 * text_size)
-    name_line = line if truth is not None else 0
-    band = name_line + height + _GAP
-    sheet = Image.new("RGB", (len(images) * (width + _GAP) + _GAP, line + len(rows) * band), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for number, (name, maps) in enumerate(rows):
-        top = line + number * band + name_line
-        draw.text((_GAP, top - name_line / 2), name, _INK, font, anchor="lm")
-        for column, (image, labels) in enumerate(zip(images, maps, strict=True)):
-            sheet.paste(_thumbnail(image, labels, (width, height)), (_GAP + column * (width + _GAP), top))
-    for column, title in enumerate(titles):
-        draw.text((_GAP + (column + 0.5) * (width + _GAP), line / 2), title, _INK, font, anchor="mm")
-    return sheet
+    """Frames of one size side by side with labels drawn over them; the truth, if any, as a second row."""
+    rows = {"propagated": [overlay(*pair) for pair in zip(images, label_maps, strict=True)]}
+    if truth is not None:
+        rows["ground truth"] = [overlay(*pair) for pair in zip(images, truth, strict=True)]
+    return strip(rows, titles, [""] * len(images), "")
 
 
-def _thumbnail(image: Pixels, labels: Pixels, size: tuple[int, int]) -> Image.Image:
-    """Scaled first and drawn over afterwards, so that contours stay crisp at any size."""
-    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    ids = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
-    return overlay(np.asarray(small), np.asarray(ids))
-
-
-@cache
-def _bright_palette() -> Pixels:
-    """The DAVIS palette made brighter, its first colours most: they are too dark to see on dark things."""
-    colours = palette()
-    below_brightest = (128 - colours.astype(np.int64)) % 256
-    return np.where(colours > 0, 255 - 0.6 * below_brightest, 0).astype(np.uint8)
-
-
-def _contour(labels: Pixels) -> NDArray[np.bool_]:
-    """The rim of every object, 1 pixel wide for every 400 of the picture's height."""
-    width = 1 + 2 * max(1, round(labels.shape[0] / 400))
-    return (labels != 0) & (maximum_filter(labels, width) != minimum_filter(labels, width))
+def _by_frame(curves: Mapping[str, list[float]], results: Sequence[int]) -> tuple[str, dict[int, float]]:
+    """What a frame is judged by, and its values by the frame's index."""
+    known = main_curve(curves)
+    if known is None:
+        return "", {}
+    measure, values = known
+    return measure, dict(zip(scored_frames(len(values), results), values, strict=False))

@@ -1,0 +1,105 @@
+"""A sequence with its results, frame by frame, drawn at the size that a picture needs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hvc.base.errors import HvcError
+from hvc.evaluation.images import picture_size
+from hvc.evaluation.masks import read_mask
+from hvc.evaluation.overlays import PARTS, Pixels, Point, overlay, part_palette, skeleton
+from hvc.evaluation.sequences import Sequence
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+class Scene:
+    """One sequence: its frames, what was propagated, and the truth where there is any.
+
+    Args:
+        sequence: where the frames and the truth are.
+        labels: the folder of results, `NAME/STEM.png` or, of joints, `NAME.json` in it.
+    """
+
+    def __init__(self, sequence: Sequence, labels: Path) -> None:
+        self.name, self.results = sequence.name, sequence.results
+        self.stems = [path.stem for path in sequence.frames]
+        height, width = picture_size(sequence.frames[0])
+        self.size: Size = width, height
+        self._sequence, self._labels = sequence, labels / sequence.name
+        self._colours = None if sequence.classes is None else part_palette()
+        self._joints = self._true_joints = None
+        if sequence.joints is not None:
+            self._joints = _read_joints(labels / f"{sequence.name}.json")
+            self._true_joints = _read_positions(sequence.joints)
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def scaled(self, width: int) -> Size:
+        """A size of this width, never larger than the frames."""
+        width = min(width, self.size[0])
+        return width, max(1, round(self.size[1] * width / self.size[0]))
+
+    def plain(self, index: int, size: Size) -> Pixels:
+        """A frame without labels, uint8 RGB [H, W, 3]."""
+        path = self._sequence.frames[index]
+        with Image.open(path) as image:
+            image.draft("RGB", size)  # a JPEG is decoded at half or a quarter of its size, if that will do
+            return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+    def propagated(self, index: int, size: Size) -> Image.Image:
+        """A frame with the results over it."""
+        if self._joints is not None:
+            return self._with_joints(index, size, self._joints[index])
+        return self._with_labels(index, size, self._labels / f"{self.stems[index]}.png")
+
+    def truth(self, index: int, size: Size) -> Image.Image | None:
+        """A frame with the truth over it; None where there is none."""
+        if self._true_joints is not None:
+            return self._with_joints(index, size, self._true_joints[index])
+        path = self._sequence.annotations[index]
+        return None if path is None else self._with_labels(index, size, path)
+
+    def parts(self) -> list[int]:
+        """Ids of the body parts that results or truth show in the first and the last frame."""
+        if self._colours is None:
+            return []
+        ends = {self.results[0], self.results[-1]}
+        files = [self._labels / f"{self.stems[index]}.png" for index in ends]
+        files += [path for index in ends if (path := self._sequence.annotations[index]) is not None]
+        found = {int(number) for path in files for number in np.unique(read_mask(path))}
+        return sorted(number for number in found if 0 < number < len(PARTS))
+
+    def _with_labels(self, index: int, size: Size, path: Path) -> Image.Image:
+        """Scaled first and drawn over afterwards, so that contours stay crisp at any size."""
+        ids = Image.fromarray(read_mask(path)).resize(size, Image.Resampling.NEAREST)
+        return overlay(self.plain(index, size), np.asarray(ids), colours=self._colours)
+
+    def _with_joints(self, index: int, size: Size, joints: list[Point]) -> Image.Image:
+        across, down = size[0] / self.size[0], size[1] / self.size[1]
+        points = [None if point is None else (point[0] * across, point[1] * down) for point in joints]
+        return skeleton(self.plain(index, size), points)
+
+
+def _read_joints(path: Path) -> list[list[Point]]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise HvcError(f"{path}: no tracked joints ({error}); evaluate the sequence again") from None
+    return [_points(frame) for frame in content["joints"]]
+
+
+def _points(frame: list[Any]) -> list[Point]:
+    return [None if point is None else (float(point[0]), float(point[1])) for point in frame]
+
+
+def _read_positions(path: Path) -> list[list[Point]]:
+    from scipy.io import loadmat
+
+    positions = loadmat(path)["pos_img"] - 1  # [2, joints, frames], counted from 1
+    return [_points(list(frame)) for frame in positions.transpose(2, 1, 0)]
