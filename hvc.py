@@ -245,7 +245,11 @@ def train(
         raise typer.Exit(run_local(processes, sys.argv[1:]))
     result = _run_stage("train", config)
     if os.environ.get("RANK", "0") == "0":
-        _finish(result, as_json)
+        if as_json:
+            _finish(result, as_json)
+        from hvc.pretrain.train_text import report_lines
+
+        typer.echo("\n".join(report_lines(result)))
     raise typer.Exit(result.exit_code)
 
 
