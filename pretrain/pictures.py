@@ -63,9 +63,21 @@ def positive_pairs(batch: Batch, config: TrainConfig, rows: int = 4) -> Image.Im
             sheet.paste(picture, number, row, frame=colour)
             sheet.write(f"view {number}", number, row)
         _draw_points(sheet.pen, (sheet.corner(1, row), sheet.corner(2, row)), points)
-        words = f"{count:,} positive pairs" if count else "no positive pair, no loss"
+        words = f"{count:,} positive pairs" if count else why_no_pair(*(_box(box[row]) for box in boxes))
         sheet.write(words, 0, row, INK if count else RED)
     return sheet.image
+
+
+def why_no_pair(first: Box, second: Box) -> str:
+    """Words for an image whose two crops have no positive pair, and so no part in the loss.
+
+    Crops may overlap and have none all the same: a small one between the bins' centres of a large one.
+    """
+    for axis in (0, 1):
+        ends = [sorted((box[axis], box[axis + 2])) for box in (first, second)]
+        if max(low for low, _ in ends) >= min(high for _, high in ends):
+            return "no positive pair: no overlap"
+    return "no positive pair: centres too far apart"
 
 
 def _first(batch: Batch, count: int) -> Batch:

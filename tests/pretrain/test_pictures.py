@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ImageFont
 from scipy import ndimage
 from training_data import pictures, write_dataset
 
@@ -23,6 +24,7 @@ from hvc.pretrain.pictures import (
     far_apart,
     feature_maps,
     positive_pairs,
+    why_no_pair,
 )
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.sheet import CAPTION, GAP, HEAD
@@ -102,6 +104,23 @@ def test_views_without_a_positive_pair_have_no_points_and_red_words():
     assert (words == rgb(RED)).all(2).any()
     whole = np.asarray(positive_pairs(make_batch(([0, 0, 1, 1], [0, 0, 1, 1])), CONFIG))
     assert not (whole[HEAD : HEAD + CAPTION, GAP : GAP + CELL] == rgb(RED)).all(2).any()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ([0.0, 0.0, 0.3, 0.3], [0.6, 0.0, 1.0, 0.3], "no overlap"),
+        ([0.0, 0.0, 0.3, 0.3], [0.3, 0.6, 0.0, 1.0], "no overlap"),  # below, and mirrored
+        ([0.3, 0.0, 0.0, 0.3], [0.3, 0.0, 0.6, 0.3], "no overlap"),  # they touch
+        ([0.0, 0.0, 1.0, 1.0], [0.12, 0.12, 0.13, 0.13], "centres too far apart"),  # at a corner of bins
+    ],
+)
+def test_a_view_without_a_positive_pair_says_why(first, second, reason):
+    pairs = find_pairs((torch.tensor([first]), torch.tensor([second])), 8, 8)
+    assert pairs.counts.sum() == 0
+    words = why_no_pair(tuple(first), tuple(second))
+    assert words == f"no positive pair: {reason}"
+    assert ImageFont.load_default(14).getlength(words) <= CELL, "it ends before the next view's words"
 
 
 def test_crops_lie_in_their_places_and_a_mirrored_one_is_turned_back():
