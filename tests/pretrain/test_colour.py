@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from hvc.pretrain.colour import colour_tensor, recolour
 from hvc.pretrain.views import Colour, ViewOptions, draw_views, sample_rng
@@ -113,3 +114,26 @@ def test_order_is_brightness_contrast_saturation_hue_grey() -> None:
 def test_no_colour_drawn_is_no_tensor() -> None:
     draws = draw_views(((9, 9), (9, 9)), sample_rng(0, 0, 0), ViewOptions(flip=0.5))
     assert colour_tensor(draws) is None
+
+
+class _OntoTheDevice(TorchFunctionMode):
+    """What makes tensors on the device, here PyTorch's meta device, of nothing that is there already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        there = any(isinstance(value, Tensor) and value.is_meta for value in args)
+        if isinstance(made, Tensor) and made.is_meta and not there:
+            self.made.append(func.__name__)
+        return made
+
+
+def test_nothing_but_the_factors_comes_from_the_host() -> None:
+    images = torch.empty(4, 3, 8, 8, device="meta")
+    colours = torch.tensor([[1.1, 0.9, 1.2, 0.3, 1.0]] * 4)
+    with _OntoTheDevice() as seen:
+        recolour(images, colours)
+    assert seen.made == ["to", "arange"]  # the factors, and what the device counts out by itself

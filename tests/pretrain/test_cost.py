@@ -5,6 +5,8 @@ import torch
 
 from hvc.pretrain.cost import cost_of, lines
 from hvc.pretrain.peak import peak_tflops
+from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.speed import Speed
 from hvc.pretrain.trunk import BLOCKS
 
 
@@ -54,12 +56,36 @@ def test_the_paper_recipe():
     assert second.startswith("202 GFLOP per image and step (100 of them forward; trunk 12.0 GMAC per view)")
 
 
-@pytest.mark.parametrize("architecture", [*BLOCKS, "foreign_trunks:Patches"])
+@pytest.mark.parametrize("architecture", [*BLOCKS, "foreign_trunks:Patches", "foreign_trunks:weighed"])
 def test_any_trunk_is_counted_without_a_trace(architecture):
+    cost_of.cache_clear()
     state = torch.random.get_rng_state()
     cost = cost_of(architecture, 64)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert cost.flops_per_image_step > cost.flops_per_image_forward > 4 * cost.flops_per_view_trunk > 0
+
+
+def test_what_is_frozen_is_not_trained():
+    frozen, free = cost_of("foreign_trunks:frozen_stem", 64), cost_of("foreign_trunks:Patches", 64)
+    stem = 12 * 3 * 81
+    assert free.parameters - frozen.parameters == stem + 12
+    assert free.parts["trunk"] - frozen.parts["trunk"] == stem + 12
+    assert frozen.target_parameters == free.target_parameters
+    assert frozen.flops_per_image_forward == free.flops_per_image_forward
+    # Of the first layer only the gradient of its weights was computed, on both views.
+    assert free.flops_per_image_step - frozen.flops_per_image_step == 2 * 2 * stem * 64
+
+
+def test_a_trunk_that_cannot_be_counted_is_said_once_and_trained_without_figures(caplog):
+    cost_of.cache_clear()
+    state = torch.random.get_rng_state()
+    assert cost_of("foreign_trunks:Looking", 64) is None
+    assert cost_of("foreign_trunks:Looking", 64) is None
+    assert torch.equal(torch.random.get_rng_state(), state)
+    (record,) = caplog.records
+    assert "architecture foreign_trunks:Looking: its operations cannot be counted" in record.getMessage()
+    config = TrainConfig.parse({"data": "x", "engine": {"peak_tflops": 1.0}})
+    assert Speed(config, torch.device("cpu"), None).figures(100.0, 1) == {}
 
 
 @pytest.mark.parametrize(

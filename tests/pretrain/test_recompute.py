@@ -9,6 +9,7 @@ from torch import nn
 from hvc.base.errors import UsageError
 from hvc.pretrain.network import OnlineNetwork, TargetNetwork
 from hvc.pretrain.pairs import find_pairs
+from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.recompute import recompute_blocks, recompute_cheap
 
 
@@ -58,3 +59,10 @@ def test_recomputing_changes_nothing_but_memory(architecture, recompute, most):
 def test_a_trunk_without_blocks_is_refused():
     with pytest.raises(UsageError, match="residual blocks"):
         recompute_blocks(nn.Sequential(nn.Conv2d(3, 8, 1)))
+
+
+def test_compiling_what_is_computed_again_is_refused():
+    for key in ("compile", "recompute"):
+        TrainConfig.parse({"data": "x", "engine": {key: True}})
+    with pytest.raises(UsageError, match=r"engine\.compile and engine\.recompute cannot both be true"):
+        TrainConfig.parse({"data": "x", "engine": {"compile": True, "recompute": True}})

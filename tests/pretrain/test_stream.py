@@ -231,6 +231,18 @@ def test_too_many_corrupt_samples_end_the_run(tmp_path, caplog):
     assert len(lines) == 4 * 20
 
 
+def test_a_batch_that_is_taken_again_after_going_back_counts_once(tmp_path):
+    images = [numbered(number) for number in range(40)]
+    write_dataset(tmp_path / "set", images, 40)
+    for image in images[:30]:
+        spoil(tmp_path / "set", image)
+    bad = BadSamples(60, 0)
+    found = list(batches(config(str(tmp_path / "set")), last_step=5))
+    for batch in (*found[:3], found[2], *found[3:]):
+        bad.add(batch)
+    assert bad.check(0, lambda values: values) == 30
+
+
 def test_an_altered_index_is_named(tmp_path):
     write_dataset(tmp_path / "set", PICTURES[:3], 3)
     index = tmp_path / "set" / "shard-000000.idx"
