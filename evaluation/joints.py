@@ -60,7 +60,7 @@ def track_joints(
             soft = propagator.step(features, soft=torch.from_numpy(maps).to(features))
         else:
             soft = propagator.step(features)
-        cells = read_back(soft.float().cpu(), protocol.joint_peaks)
+        cells = read_back(soft.cpu(), protocol.joint_peaks)
         height, width = frame.size
         yield FrameJoints(frame.index, cells / (grid[1], grid[0]) * (width, height))
 
@@ -108,13 +108,13 @@ def read_back(masks: Tensor, peaks: int) -> NDArray[np.float64]:
 
     A joint is the mean of its map's `peaks` highest cells, weighted by their values.
     """
-    flat = masks[..., 1:].flatten(0, 1)
+    flat = masks[..., 1:].flatten(0, 1).double()
     values, cells = torch.topk(flat, min(peaks, len(flat)), dim=0)
     weights = values / values.sum(0)
     width = masks.shape[1]
     points = torch.stack([(cells % width * weights).sum(0), (cells // width * weights).sum(0)], dim=1)
     points[flat.sum(0) == 0] = torch.nan
-    return points.double().numpy()
+    return points.numpy()
 
 
 def write_joints(path: Path, sequence: Sequence, joints: Items[FrameJoints]) -> None:
