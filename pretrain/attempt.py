@@ -68,6 +68,13 @@ def code_drift(before: list[dict[str, Any]], number: int, code: str) -> str:
     return f"attempt {last['number']}: {last['code'][:12]}, attempt {number}: {code[:12]}"
 
 
+def checkpoint_drift(resumed: dict[str, Any], code: str) -> str:
+    """The same for the checkpoint that training goes on from, by its `step` and `code`."""
+    if resumed.get("code") in (None, code):
+        return ""
+    return f"step {resumed['step']}: {resumed['code'][:12]}, now: {code[:12]}"
+
+
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested sections as dotted keys."""
     flat: dict[str, Any] = {}

@@ -1,11 +1,14 @@
-"""What a journal says, brought to an MLflow server piece by piece; no thread and no waiting in here.
+"""What a journal says, brought to an MLflow server piece by piece; no thread but those of files.
 
 Every piece may be sent twice without harm: a metric's time stamp is part of its key at the server, runs
 and model versions are looked for before they are made, tags and files replace themselves. So the place
 up to which the server has confirmed is noted after each piece, and a kill in between costs nothing.
+
+Files go beside the rest, one at a time: a store that is slow or refuses them costs metrics nothing.
 """
 
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,32 @@ _TRIES = 3
 """So often is a piece tried that a server refuses which answers otherwise, before others go first."""
 _PATIENCE = 60.0
 """Seconds before it is tried again."""
+_FILES = ("picture", "artifact")
+_LOOK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
+
+
+class Errand:
+    """One line on its way in a thread of its own."""
+
+    def __init__(self, post: Post, line: Line, start: int) -> None:
+        self.run_id, self.kind, self.start = post.run_id, str(line.content["kind"]), start
+        self.error: Exception | None = None
+        self._post, self._content = post, line.content
+        self._thread = threading.Thread(target=self._run, name="mlflow file", daemon=True)
+        self._thread.start()
+
+    def is_over(self, seconds: float = 0.0) -> bool:
+        """Wait at most so long; whether it has ended, well or with `error`."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            if self.kind in SENDERS:
+                SENDERS[self.kind](self._post, self._content)
+        except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
+            self.error = error
 
 
 class Delivery:
@@ -46,6 +74,8 @@ class Delivery:
         self._floors: dict[str, int] = {}
         self._failures = 0
         self._try_postponed_at = 0.0
+        self._errand: Errand | None = None
+        self._said_to_wait: set[int] = set()
         self._check_cursor()
 
     def send(self, *, final: bool = False) -> bool:
@@ -54,13 +84,26 @@ class Delivery:
         What had to let others go first is tried again once a minute, or at once where it is `final`.
         Raises whatever MLflow raises when the server does not answer; the same piece comes again then.
         """
+        if self._errand is not None and self._errand.is_over():
+            self._end_errand(self._errand, final)
+            return True
         due = final or time.monotonic() >= self._try_postponed_at
-        if not self._next_batch(self.note.cursor) and not (self.note.postponed and due):
-            return False
+        begins = bool(self.note.postponed) and due and self._errand is None
+        if not self._next_batch(self.note.cursor):
+            if self._errand is not None and final:
+                self._errand.is_over(_LOOK_SECONDS)
+                return True
+            if not begins:
+                return False
         self._open()
+        if begins:
+            self._begin_errand()
         batch = self._next_batch(self.note.cursor)  # a new run begins at the journal's beginning
         if not batch:
-            return self._send_postponed()
+            return final
+        if batch[0].content["kind"] in _FILES:
+            self._postpone(batch)
+            return True
         try:
             self._deliver(batch)
         except Exception as error:
@@ -71,6 +114,11 @@ class Delivery:
         self._failures = 0
         self._confirm(batch)
         return True
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is something to look after although the journal does not grow."""
+        return bool(self.note.postponed)
 
     def waiting(self) -> int:
         """Lines that the server has not confirmed yet."""
@@ -161,18 +209,22 @@ class Delivery:
                 for line in batch:
                     self._deliver_alone(line)
             else:
-                _log.warning("MLflow refuses a %s record for ever: %s", what, shown(error, self.uri))
+                self._say_it_is_refused(what, error)
             return True
         self._failures += 1
         if what == "metrics" or self._failures < _TRIES:
             return False
         if not is_active(self._client, str(self.note.run_id)):
             return False
-        _log.warning("a %s record waits (%s); others go first", what, shown(error, self.uri))
-        start = self.note.cursor
-        self._try_postponed_at = time.monotonic() + _PATIENCE
-        self.note = self.note.with_(postponed=(*self.note.postponed, start))
+        self._let_wait(what, self.note.cursor, error)
+        self.note = self.note.with_(postponed=(*self.note.postponed, self.note.cursor))
         return True
+
+    def _let_wait(self, what: str, start: int, error: Exception) -> None:
+        if start not in self._said_to_wait:
+            _log.warning("a %s record waits (%s); others go first", what, shown(error, self.uri))
+        self._said_to_wait.add(start)
+        self._try_postponed_at = time.monotonic() + _PATIENCE
 
     def _deliver_alone(self, line: Line) -> None:
         try:
@@ -186,22 +238,36 @@ class Delivery:
                 shown(error, self.uri),
             )
 
-    def _send_postponed(self) -> bool:
-        self._try_postponed_at = time.monotonic() + _PATIENCE
-        start = self.note.postponed[0]
-        batch = self._next_batch(start)[:1]
-        try:
-            if batch:
-                self._deliver(batch)
-        except Exception as error:
-            if self._gone(error):
-                return True
-            # The next attempt begins with another one.
-            self.note = self.note.with_(postponed=(*self.note.postponed[1:], start))
-            raise
-        self.note = self.note.with_(postponed=self.note.postponed[1:])
-        self._note_progress(len(batch))
-        return True
+    def _postpone(self, batch: list[Line]) -> None:
+        self.note = self.note.with_(
+            postponed=(*self.note.postponed, self.note.cursor), cursor=batch[-1].end
+        )
+        self.note.write(self.folder)
+
+    def _begin_errand(self) -> None:
+        if self.note.postponed:  # none, if the run is a new one
+            start = self.note.postponed[0]
+            self._errand = Errand(self._post(), self._next_batch(start)[0], start)
+
+    def _end_errand(self, errand: Errand, final: bool) -> None:
+        """Note what came of it; a failure is the caller's only when it is `final`: metrics go on."""
+        self._errand = None
+        if errand.run_id != self.note.run_id or (errand.error and self._gone(errand.error)):
+            return  # a new run gets it anew
+        rest = tuple(start for start in self.note.postponed if start != errand.start)
+        if errand.error is not None and not is_refusal(errand.error):
+            self.note = self.note.with_(postponed=(*rest, errand.start))  # next comes another one
+            if final:
+                raise errand.error
+            self._let_wait(errand.kind, errand.start, errand.error)
+            return
+        if errand.error is not None:
+            self._say_it_is_refused(errand.kind, errand.error)
+        self.note = self.note.with_(postponed=rest)
+        self._note_progress(1)
+
+    def _say_it_is_refused(self, what: str, error: Exception) -> None:
+        _log.warning("MLflow refuses a %s record for ever: %s", what, shown(error, self.uri))
 
     def _confirm(self, batch: list[Line]) -> None:
         self.note = self.note.with_(cursor=batch[-1].end)

@@ -43,7 +43,8 @@ def send_attempt(post: Post, line: dict[str, Any]) -> None:
     from mlflow.entities import Param
 
     params = {key: value[:_LONGEST_PARAM] for key, value in line["params"].items()}
-    known = post.client.get_run(post.run_id).data.params
+    there = post.client.get_run(post.run_id).data
+    known = there.params
     new = [Param(key, value) for key, value in params.items() if key not in known]
     if new:
         post.client.log_batch(post.run_id, params=new)
@@ -56,7 +57,8 @@ def send_attempt(post: Post, line: dict[str, Any]) -> None:
     post.tags(tags)
     post.client.log_text(post.run_id, line["recipe"], "recipe.yaml")
     post.client.log_inputs(post.run_id, [_dataset_input(item) for item in line["inputs"]])
-    post.client.update_run(post.run_id, status="RUNNING")
+    if f"hvc.attempt.{line['number']}.outcome" not in there.tags:  # told late, it may have ended
+        post.client.update_run(post.run_id, status="RUNNING")
 
 
 def send_checkpoint(post: Post, line: dict[str, Any]) -> None:

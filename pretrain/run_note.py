@@ -33,6 +33,8 @@ class RunNote:
     """Whether the server knows steps that the journal has lost, e.g. by a loss of power."""
     closed: bool = False
     """Whether the server knows all of a finished run."""
+    known: bool = False
+    """Whether this or another server may know the run although there is no `run_id`."""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -53,6 +55,7 @@ class RunNote:
             else (),
             behind=found.get("behind") is True,
             closed=found.get("closed") is True,
+            known=found.get("known") is True,
         )
 
     def write(self, folder: Path) -> None:
@@ -66,7 +69,7 @@ class RunNote:
         """This note if it is about the same server and run, else a new one for them."""
         if self.tracking_uri == public(uri) and self.run_key in ("", run_key):
             return replace(self, run_key=run_key)
-        return RunNote(public(uri), experiment, run_key)
+        return RunNote(public(uri), experiment, run_key, known=self.known or self.run_id is not None)
 
     def checked(self, size: int, at_line: bool = True) -> "RunNote":
         """The cursor if it can be right for a journal of `size` bytes, else back at the beginning.

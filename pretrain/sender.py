@@ -83,6 +83,8 @@ class Sender:
                     return
             except BusyError:  # `hvc sync` is at it
                 self._rest(1.0)
+            except HvcError as error:  # e.g. a full disk has no room for the lock
+                self._note_failure(error)
             except Exception:  # noqa: BLE001 - training goes on whatever this is
                 _log.exception("sending to MLflow ended; `hvc sync %s` sends the rest", self.folder)
                 return
@@ -95,7 +97,7 @@ class Sender:
                 self._done.set()
                 return
             if not self._failures:
-                self._wake.wait()
+                self._wake.wait(INTERVAL if self.delivery and self.delivery.goes_on else None)
                 self._finishing.wait(INTERVAL)
 
     def _send_all(self) -> bool:
@@ -107,13 +109,17 @@ class Sender:
                 if self._stop.is_set():
                     return False
         except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
-            self._failures += 1
-            if self._failures == 1:
-                self._say_it_is_away(error)
-            self._rest(pause_after(self._failures))
+            self._note_failure(error)
             return False
         self._failures = 0
         return True
+
+    def _note_failure(self, error: Exception) -> None:
+        """Say the first one, and rest."""
+        self._failures += 1
+        if self._failures == 1:
+            self._say_it_is_away(error)
+        self._rest(pause_after(self._failures))
 
     def _send_a_piece(self, delivery: Delivery) -> bool:
         begin = time.thread_time()

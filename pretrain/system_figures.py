@@ -1,5 +1,7 @@
 """What a node is busy with, named so that the System metrics tab of an MLflow run shows it."""
 
+from pathlib import Path
+
 import psutil
 import torch
 
@@ -7,7 +9,7 @@ _MB = 1e6
 _network_before = psutil.net_io_counters()  # when this process began
 
 
-def system_figures(node: int, disk: str = "/") -> dict[str, float]:
+def system_figures(node: int, disk: Path) -> dict[str, float]:
     """CPU, memory, disk, network and GPUs of this machine now, as `system/node-N/...`.
 
     One process per node asks. CPU use is the mean since the last call in this process (0 at the first);
@@ -15,7 +17,8 @@ def system_figures(node: int, disk: str = "/") -> dict[str, float]:
 
     Args:
         node: Number of the node, from 0.
-        disk: A folder on the disk that fills up, e.g. the output folder.
+        disk: A folder on the disk that fills up, e.g. the output folder, which this node may lack: then
+            the disk that would take it.
 
     Returns:
         Values in percent and MB (10^6 bytes); what cannot be found out here is left out.
@@ -27,7 +30,7 @@ def system_figures(node: int, disk: str = "/") -> dict[str, float]:
         "system_memory_usage_megabytes": memory.used / _MB,
     }
     try:
-        use = psutil.disk_usage(disk)
+        use = psutil.disk_usage(str(next(place for place in (disk, *disk.parents) if place.is_dir())))
         found |= {"disk_usage_percentage": use.percent, "disk_available_megabytes": use.free / _MB}
     except OSError:
         pass

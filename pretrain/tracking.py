@@ -17,7 +17,7 @@ from PIL import Image
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance
-from hvc.pretrain.attempt import attempt_line, code_drift
+from hvc.pretrain.attempt import attempt_line, checkpoint_drift, code_drift
 from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
 from hvc.pretrain.dataset import TrainingData
 from hvc.pretrain.journal import JOURNAL, JOURNAL_VERSION, Journal, metric_records
@@ -35,7 +35,7 @@ from hvc.pretrain.runs_note import Saved, run_note
 from hvc.pretrain.sender import Sender
 from hvc.pretrain.tracking_uri import uri_of_run
 
-__all__ = ["NEWEST_ALIAS", "NOTE", "RECORDS", "Tracker", "settle"]
+__all__ = ["NEWEST_ALIAS", "NOTE", "RECORDS", "Tracker", "resumed_from", "settle"]
 
 FINISH_SECONDS = {Outcome.DONE: 30.0, Outcome.STOPPED: 5.0, None: 5.0}
 """How long the end of an attempt may wait for MLflow, by outcome (None: it failed)."""
@@ -63,7 +63,7 @@ class Tracker:
         """Open the journal and begin an attempt; no server is asked for anything in here.
 
         Args:
-            resumed: `state()` as the checkpoint has it that training goes on from.
+            resumed: `resumed_from` the checkpoint that training goes on from.
             facts: More to tell of this attempt, e.g. the GPUs of all nodes; become tags of the run.
             new_attempt: False adds to what the last attempt recorded.
 
@@ -85,7 +85,7 @@ class Tracker:
         numbers = [attempt["number"] for attempt in self._known.attempts]
         self._attempt = max([*numbers, int(resumed.get("attempt") or 0)])
         if new_attempt or not numbers:
-            self._begin_attempt(provenance, all_facts() | (facts or {}))
+            self._begin_attempt(provenance, all_facts() | (facts or {}), resumed)
         self._sender.start()
 
     @property
@@ -148,8 +148,8 @@ class Tracker:
         if self._asking is not None and self._asking.is_alive():
             return None  # the last question is still open
         run_id = self.run_id
-        if run_id is None:
-            return set()  # no server knows the run, so none has an alias for it
+        if run_id is None:  # a run that no server ever knew has no alias
+            return None if self._note.known else set()
         found: list[set[int]] = []
 
         def ask() -> None:
@@ -201,16 +201,19 @@ class Tracker:
         """Which run this is: by the journal, else by the note, else by the checkpoint, else a new one."""
         experiment, place = self._config.tracking.experiment, public(self.uri)
         note, opened_at = RunNote.read(self._folder), self.journal.size
-        if self._known.header is None:
+        known = adopted = bool(resumed.get("run_key") or resumed.get("run_id"))
+        if self._known.header is not None:
+            known = True  # its note is lost
+        else:
             key = (note.run_key if note else "") or _valid_key(resumed.get("run_key")) or uuid.uuid4().hex
             # With a run but no journal, the run's beginning was in one that is not here any more.
-            adopted = bool((note and note.run_id) or resumed.get("run_key") or resumed.get("run_id"))
+            adopted = adopted or bool(note and note.run_id)
             self._add("journal", version=JOURNAL_VERSION, run_key=key, adopted=adopted)
         key = str((self._known.header or {})["run_key"])
         if note is None:
             told = resumed.get("tracking_uri") in (None, place)
             run_id = str(resumed["run_id"]) if told and resumed.get("run_id") else None
-            return RunNote(place, experiment, key, run_id)
+            return RunNote(place, experiment, key, run_id, known=known)
         found = note.at(self.uri, experiment, key).checked(opened_at)
         if note.tracking_uri != place:
             _log.warning(
@@ -220,12 +223,17 @@ class Tracker:
             )
         return found
 
-    def _begin_attempt(self, provenance: Provenance, facts: dict[str, str]) -> None:
+    def _begin_attempt(
+        self, provenance: Provenance, facts: dict[str, str], resumed: dict[str, Any]
+    ) -> None:
         self._attempt = max(provenance.attempt, self._attempt + 1)
         line = attempt_line(self._config, self._data, provenance, self._attempt, facts)
         drift = code_drift(self._known.attempts, self._attempt, line["code"])
         if drift:
             _log.warning("the code has changed since the last attempt (%s)", drift)
+        elif drift := checkpoint_drift(resumed, line["code"]):
+            _log.warning("the code has changed since the checkpoint was written (%s)", drift)
+        if drift:
             line["tags"]["hvc.code_drift"] = drift
         self._add("attempt", **line)
         self._describe()
@@ -270,18 +278,41 @@ class Tracker:
         self._sender.notify()
 
 
+def resumed_from(found: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint says of its run: `state()` as it was, and its `step` and `code` (sha256)."""
+    said = found.state.get("tracking") or {"run_id": found.state.get("run_id")}
+    return {**said, "step": found.step, "code": (found.state.get("code") or {}).get("code.sha256")}
+
+
 def settle(config: TrainConfig, data: TrainingData, provenance: Provenance, found: Checkpoint) -> None:
     """Tell MLflow what it lacks of a run that has finished; a server that is away is only a warning.
+
+    Nothing is told where the run's own output folder is not at hand: this start took no part in it.
 
     Args:
         found: The last checkpoint; the journal may lack it after a kill.
     """
+    if not _is_of(config.folder, found):
+        _log.warning(
+            "the run that wrote %s has finished, and %s is not its output folder: nothing is recorded; for "
+            "a run of its own choose another checkpoint.address=",
+            found.address,
+            config.folder,
+        )
+        return
     if _is_settled(config, found):
         return
-    resumed = found.state.get("tracking") or {"run_id": found.state.get("run_id")}
-    tracker = Tracker(config, data, provenance, resumed=resumed, new_attempt=False)
+    tracker = Tracker(config, data, provenance, resumed=resumed_from(found), new_attempt=False)
     tracker.checkpoint(found, last=True)
     tracker.finish(Outcome.DONE)
+
+
+def _is_of(folder: Path, found: Checkpoint) -> bool:
+    """Whether an output folder is that of the run that wrote a checkpoint."""
+    header, note = JournalState.of(folder / JOURNAL).header, RunNote.read(folder)
+    here = str(header["run_key"]) if header else note and note.run_key
+    there = resumed_from(found).get("run_key")
+    return here is not None and (not here or there in (None, here))
 
 
 def _is_settled(config: TrainConfig, found: Checkpoint) -> bool:

@@ -5,11 +5,21 @@ import logging
 import math
 import threading
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 from checkpoint_data import write
 from PIL import Image
-from tracked_runs import assert_exactly_the_journal, at_server, config_of, in_journal, track, values_at
+from tracked_runs import (
+    assert_exactly_the_journal,
+    at_server,
+    config_of,
+    in_journal,
+    track,
+    values_at,
+    wait_until,
+)
 
 from hvc.base.errors import UsageError
 from hvc.base.stage import Outcome, Provenance
@@ -19,13 +29,13 @@ from hvc.pretrain.checkpoint import open_checkpoint
 from hvc.pretrain.dataset import load_data
 from hvc.pretrain.journal import JOURNAL, Journal
 from hvc.pretrain.mlflow_client import client_of, connect
-from hvc.pretrain.provenance_facts import all_facts
+from hvc.pretrain.provenance_facts import all_facts, code_sha256
 from hvc.pretrain.recipe import TrainConfig
 from hvc.pretrain.run_note import NOTE, RunNote
-from hvc.pretrain.sender import pause_after
+from hvc.pretrain.sender import LOCK, pause_after
 from hvc.pretrain.sync import sync
 from hvc.pretrain.system_figures import system_figures
-from hvc.pretrain.tracking import settle
+from hvc.pretrain.tracking import resumed_from, settle
 
 pytestmark = pytest.mark.slow
 
@@ -278,6 +288,115 @@ def test_files_that_cannot_be_stored_let_metrics_go_first(folder, tmp_path, monk
     assert names == {"recipe.yaml", "checkpoints"}
 
 
+def test_files_that_cannot_be_stored_do_not_slow_metrics(folder, tmp_path):
+    here = f"sqlite:///{tmp_path}/pace.db"
+    connect(here)
+    tracker = track(folder, here)
+    tracker.metrics(1, {"fine": 1.0})
+    wait_until(lambda: tracker.run_id and at_server(here, tracker.run_id).get("fine"))
+    (tmp_path / "mlartifacts").rename(tmp_path / "aside")
+    (tmp_path / "mlartifacts").write_text("in the way")
+    begin = time.monotonic()
+    for step in range(2, 12):
+        (folder / f"{step}.txt").write_text("a file")
+        tracker.journal.append("artifact", file=f"{step}.txt", folder="files")
+        tracker.metrics(step, {"fine": float(step)})
+    wait_until(lambda: len(at_server(here, tracker.run_id)["fine"]) == 11)
+    assert time.monotonic() - begin < 10, "every file was tried several times first"
+    (tmp_path / "mlartifacts").unlink()
+    (tmp_path / "aside").rename(tmp_path / "mlartifacts")
+    tracker.finish(Outcome.DONE)
+    names = [item.path for item in client_of(here).list_artifacts(tracker.run_id, "files")]
+    assert len(names) == 10
+    note = RunNote.read(folder)
+    assert (note.closed, note.postponed) == (True, ())
+
+
+def test_an_attempt_that_is_told_late_does_not_run_again(folder, tmp_path):
+    """Its recipe cannot be stored at first; the rest of it, its end too, gets there before."""
+    here = f"sqlite:///{tmp_path}/late.db"
+    connect(here)
+    (tmp_path / "mlartifacts").write_text("in the way")
+    run_id = run_steps(track(folder, here), 1, 3, Outcome.DONE)
+    (tmp_path / "mlartifacts").unlink()
+    (done,) = sync([folder])
+    assert (done.problem, done.waiting) == ("", 0)
+    assert client_of(here).get_run(run_id).info.status == "FINISHED"
+
+
+def test_sending_goes_on_once_the_lock_can_be_made(folder, uri, caplog):
+    """A full disk has no room for it; here a folder is in its place."""
+    (folder / LOCK).mkdir(parents=True)
+    tracker = track(folder, uri)
+    wait_until(lambda: f"cannot write {folder / LOCK}" in caplog.text)
+    (folder / LOCK).rmdir()
+    wait_until(lambda: tracker.run_id is not None, 10)
+    run_steps(tracker, 1, 3, Outcome.DONE)
+    assert_exactly_the_journal(folder, uri)
+
+
+def test_aliases_are_unknown_while_the_run_is_not_found_that_a_server_may_know(folder, uri, monkeypatch):
+    monkeypatch.setitem(tracking.FINISH_SECONDS, Outcome.STOPPED, 0.1)
+    dead = "http://127.0.0.1:9"
+    new = track(folder.with_name("new"), dead)
+    assert new.pinned_steps() == set(), "no server ever knew it"
+    new.finish(Outcome.STOPPED)
+    again = track(folder.with_name("new"), dead)
+    assert again.pinned_steps() == set()
+    again.finish(Outcome.STOPPED)
+
+    run_steps(track(folder, uri), 1, 3, Outcome.DONE)
+    for _ in range(2):  # its note says at the second start that it is about the dead server
+        moved = track(folder, dead)
+        assert moved.pinned_steps() is None
+        moved.finish(Outcome.STOPPED)
+    (folder / NOTE).unlink()
+    lost = track(folder, dead)
+    assert lost.pinned_steps() is None
+    state = lost.state()
+    lost.finish(Outcome.STOPPED)
+    elsewhere = track(folder.with_name("elsewhere"), dead, resumed=state)
+    assert elsewhere.pinned_steps() is None
+    elsewhere.finish(Outcome.STOPPED)
+
+
+def test_a_finished_run_is_not_changed_from_another_folder(folder, uri, tmp_path, caplog):
+    place = str(tmp_path / "checkpoints")
+    tracker = track(folder, uri, checkpoint={"address": place})
+    found = write(place, 1000, tracking=tracker.state())
+    tracker.checkpoint(found, last=True)
+    run_id = run_steps(tracker, 1, 5, Outcome.DONE)
+    before = client_of(uri).get_run(run_id).to_dictionary()
+    for name in ("nothing", "another's"):
+        other = config_of(folder.with_name(name), uri, checkpoint={"address": place})
+        if name == "another's":
+            run_steps(track(other.folder, uri), 1, 2)
+        files = sorted(other.folder.rglob("*"))
+        settle(other, load_data(other), Provenance(attempt=7), found)
+        assert f"{other.folder} is not its output folder" in caplog.text
+        assert sorted(other.folder.rglob("*")) == files
+    assert client_of(uri).get_run(run_id).to_dictionary() == before
+    own = config_of(folder, uri, checkpoint={"address": place})
+    caplog.clear()
+    settle(own, load_data(own), Provenance(), found)
+    assert "not its output folder" not in caplog.text
+
+
+def test_other_code_than_the_checkpoints_is_said_where_no_attempt_tells(folder, uri, tmp_path, caplog):
+    code = {"code.sha256": "0" * 64}
+    found = write(str(tmp_path / "checkpoints"), 10, code=code)
+    tracker = track(folder, uri, resumed=resumed_from(found))
+    run_id = run_steps(tracker, 11, 12)
+    assert "the code has changed since the checkpoint was written" in caplog.text
+    assert (
+        client_of(uri).get_run(run_id).data.tags["hvc.code_drift"].startswith("step 10: 000000000000, now:")
+    )
+    caplog.clear()
+    same = write(str(tmp_path / "checkpoints"), 20, code={"code.sha256": code_sha256()})
+    run_steps(track(folder.with_name("same"), uri, resumed=resumed_from(same)), 21, 22)
+    assert "the code has changed" not in caplog.text
+
+
 def test_no_password_is_kept_or_said(folder, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9/")
@@ -312,9 +431,11 @@ def test_a_run_of_an_older_version_goes_on(folder, uri):
 
 
 def test_figures_of_a_node():
-    figures = system_figures(3)
+    figures = system_figures(3, Path("/dev/shm/not/there/yet"))
     assert {name.rpartition("/")[0] for name in figures} == {"system/node-3"}
     assert all(math.isfinite(value) and value >= 0 for value in figures.values())
+    free = figures["system/node-3/disk_available_megabytes"]
+    assert free == pytest.approx(psutil.disk_usage("/dev/shm").free / 1e6, rel=0.1)
     assert 0 < figures["system/node-3/system_memory_usage_percentage"] <= 100
 
 
