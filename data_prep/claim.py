@@ -32,6 +32,10 @@ _SETTLE_SECONDS = 1.0  # two who take over at once: so long after it only the se
 _log = logging.getLogger(__name__)
 
 
+class TakenOverError(HvcError):
+    """Somebody else holds now what this process held: it must change nothing there any more."""
+
+
 class Holder(BaseModel):
     """Who holds a claim."""
 
@@ -92,11 +96,11 @@ class Claim:
         self._thread.start()
 
     def check(self) -> None:
-        """HvcError when somebody else took over meanwhile, because this process hung."""
+        """TakenOverError when somebody else took over meanwhile, because this process hung."""
         if self._taken_by is None:
             self._look()
         if self._taken_by is not None:
-            raise HvcError(
+            raise TakenOverError(
                 f"output {self._store.address} was taken over by {self._taken_by}, because this run gave "
                 f"no sign for {PATIENCE_SECONDS:.0f} s; it ends here and the other one goes on"
             )

@@ -95,13 +95,11 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one file, on the CPU: `model`, `optimizer`, `buffers` or `encoder`."""
-        path = self.path(f"{name}.safetensors")
+        file = f"{name}.safetensors"
         try:
-            return load_file(path)
+            return load_file(self.path(file))
         except (OSError, SafetensorError) as error:
-            raise HvcError(
-                f"cannot read {self.address}/{path.name}: {error}; use another checkpoint"
-            ) from None
+            raise HvcError(f"cannot read {self.address}/{file}: {error}; use another checkpoint") from None
 
     @cached_property
     def rank_buffers(self) -> list[dict[str, Tensor]]:

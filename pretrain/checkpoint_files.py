@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import MissingError, StorageError, Store, sha256_file
@@ -12,13 +13,14 @@ from hvc.pretrain.retention import local_folder
 class Files:
     """The files of one checkpoint on this machine, each checked when it is first asked for.
 
-    Those of a bucket are fetched into a temporary folder, which goes with this object.
+    Those of a bucket are fetched into temporary files without a name, which go with this object, and with
+    the process however it ends.
     """
 
     def __init__(self, store: Store, marker: Marker) -> None:
         self._store, self._marker = store, marker
         self._checked: dict[str, Path] = {}
-        self._fetched: tempfile.TemporaryDirectory[str] | None = None
+        self._fetched: list[IO[bytes]] = []
 
     def path(self, name: str) -> Path:
         """A local file of the right content; DamagedError that names it otherwise."""
@@ -49,15 +51,14 @@ class Files:
         folder = local_folder(self._store)
         if folder is not None:
             return folder / name
-        if self._fetched is None:
-            self._fetched = tempfile.TemporaryDirectory(prefix="hvc-checkpoint-")
-        path = Path(self._fetched.name, name)
         try:
-            with path.open("wb") as file:
-                self._store.fetch(name, file)
+            file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as this object)
+            self._fetched.append(file)
+            self._store.fetch(name, file)
+            file.flush()
         except OSError as error:
             raise StorageError(
-                f"cannot copy {self._store.where(name)} to {path}: {error.strerror}; free some space or "
-                "set TMPDIR to another folder"
+                f"cannot copy {self._store.where(name)} to {tempfile.gettempdir()}: {error.strerror}; free "
+                "some space or set TMPDIR to another folder"
             ) from None
-        return path
+        return Path(f"/proc/self/fd/{file.fileno()}")

@@ -8,9 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
+from hvc.data_prep.claim import TakenOverError
 from hvc.pretrain.checkpoint import Checkpoint
 from hvc.pretrain.checkpoint_writer import Snapshot, write_checkpoint
 from hvc.pretrain.recipe import CheckpointConfig
@@ -36,6 +38,8 @@ class Saver:
         *,
         pinned: Callable[[], set[int] | None],
         committed: Callable[[Checkpoint], None],
+        check: Callable[[], None] = lambda: None,
+        scratch: Path | None = None,
     ) -> None:
         """Nothing is written or asked for yet.
 
@@ -45,9 +49,12 @@ class Saver:
             pinned: The steps that aliases point to; None: not known now, so nothing is deleted.
             committed: Told of each checkpoint once it counts. Both are called in the writing thread,
                 and what they raise is only logged.
+            check: Raises TakenOverError when the place is no longer this run's; asked before anything
+                there counts or is deleted. It ends the run.
+            scratch: Where the files of a checkpoint in a bucket are made; None: the temporary folder.
         """
         self._store, self._config = open_store(address), config
-        self._pinned, self._committed = pinned, committed
+        self._pinned, self._committed, self._check, self._scratch = pinned, committed, check, scratch
         self._thread: threading.Thread | None = None
         self._failed: Snapshot | None = None
         self._reason: Exception | None = None
@@ -115,13 +122,15 @@ class Saver:
             if done is not None:
                 self._tell(done)
                 self._prune(done.step)
-        except BaseException as error:  # noqa: BLE001 (a defect of ours: raised in the training's thread)
+        except BaseException as error:  # noqa: BLE001 (a defect, or taken over: for the training's thread)
             self._defect = error
 
     def _write(self, snapshot: Snapshot) -> Checkpoint | None:
         start = time.monotonic()
         try:
-            done = write_checkpoint(self._store, snapshot)
+            done = write_checkpoint(self._store, snapshot, check=self._check, scratch=self._scratch)
+        except TakenOverError:
+            raise
         except (HvcError, OSError) as error:  # OSError: of the temporary folder
             self.failures += snapshot is not self._failed  # the last one may be tried several times
             self._failed, self._reason = snapshot, error
@@ -162,7 +171,10 @@ class Saver:
             return
         keep, every = self._config.keep, self._config.keep_every
         try:
+            self._check()
             prune(self._store, newest, keep=keep, keep_every=every, pinned=pinned)
+        except TakenOverError:
+            raise
         except HvcError as error:
             _log.warning("older checkpoints stay for now: %s", error)
 

@@ -25,7 +25,7 @@ from hvc.pretrain.marker import (
     Marker,
     step_name,
 )
-from hvc.pretrain.retention import local_folder, remove, sync
+from hvc.pretrain.retention import SCRATCH, local_folder, remove, sync
 from hvc.pretrain.tensor_file import FileNote, note_of, write_tensors
 
 
@@ -46,16 +46,31 @@ class Snapshot:
     """What goes into state.json."""
 
 
-def write_checkpoint(store: Store, snapshot: Snapshot) -> Checkpoint:
+def write_checkpoint(
+    store: Store,
+    snapshot: Snapshot,
+    *,
+    check: Callable[[], None] = lambda: None,
+    scratch: Path | None = None,
+) -> Checkpoint:
     """Write one checkpoint; StorageError names the file that could not be written.
 
     One of the same step goes first: training only reaches a step again from an older checkpoint, so
     a good one is there meanwhile.
+
+    Args:
+        store: A run's checkpoints.
+        snapshot: What to write.
+        check: Raises when this process may not write here any more; asked before anything is deleted
+            or counts.
+        scratch: Where the files of a checkpoint in a bucket are made, each deleted once it is there;
+            None: in the system's temporary folder.
     """
     name, state = step_name(snapshot.step), json.dumps(snapshot.state, indent=1).encode()
+    check()
     remove(store, snapshot.step)
     notes: dict[str, FileNote] = {}
-    with _scratch(store, name) as folder:
+    with _place_for_files(store, name, scratch) as folder:
         for file, tensors, metadata in _tensor_files(snapshot):
             path = folder / f".{file}.tmp"
             notes[file] = write_tensors(path, tensors, metadata)
@@ -67,6 +82,7 @@ def write_checkpoint(store: Store, snapshot: Snapshot) -> Checkpoint:
     if root is not None:  # a power cut must not leave COMPLETE without what it speaks of
         sync(root / name)
     data = marker.to_bytes()
+    check()
     store.write(f"{name}/{COMPLETE}", data)
     if root is not None:
         sync(root / name)
@@ -85,11 +101,11 @@ def _tensor_files(snapshot: Snapshot) -> Iterator[tuple[str, dict[str, Tensor], 
 
 
 @contextmanager
-def _scratch(store: Store, name: str) -> Iterator[Path]:
+def _place_for_files(store: Store, name: str, scratch: Path | None) -> Iterator[Path]:
     """Where files are made: the checkpoint's own folder, so that no disk is crossed, or a temporary one."""
     root = local_folder(store)
     if root is None:
-        with tempfile.TemporaryDirectory(prefix="hvc-checkpoint-") as folder:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
             yield Path(folder)
         return
     try:

@@ -1,6 +1,6 @@
 """The output folder of a run: held by one run at a time, and never mixed between recipes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from hvc.pretrain.checkpoint import Checkpoint
 from hvc.pretrain.dataset import TrainingData, plan_run
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.retention import clear_unfinished
+from hvc.pretrain.retention import clear_scratch, clear_unfinished
 
 CLAIM = ".claim"
 """In a bucket: who writes checkpoints there."""
@@ -27,23 +27,27 @@ def planned_steps(config: TrainConfig, data: TrainingData) -> int:
 
 
 @contextmanager
-def hold_folder(config: TrainConfig) -> Iterator[None]:
+def hold_folder(config: TrainConfig) -> Iterator[Callable[[], None]]:
     """Rank 0: make the folder, hold it against a second run, clear what a killed attempt left.
 
     Checkpoints in a bucket are held, too: a run of another folder or machine may write to the same place.
+    Gives what raises TakenOverError once that place is somebody else's; a lock on a file system cannot be
+    lost while its process lives.
     """
     folder = config.folder
+    check: Callable[[], None] = lambda: None  # noqa: E731
     _make(folder, "output=")
     with ExitStack() as held:
         held.enter_context(sole_writer(folder / ".lock", str(folder), LOCK_SECONDS))
         if config.checkpoints.startswith("s3://"):
-            held.enter_context(claimed(open_store(config.checkpoints), CLAIM, CLAIM))
+            check = held.enter_context(claimed(open_store(config.checkpoints), CLAIM, CLAIM)).check
         elif config.checkpoint.address:
             place = Path(config.checkpoints)
             _make(place, "checkpoint.address=")
             held.enter_context(sole_writer(place / ".lock", str(place), LOCK_SECONDS))
         clear_unfinished(config.checkpoints)
-        yield
+        clear_scratch(folder)
+        yield check
 
 
 def _make(folder: Path, key: str) -> None:

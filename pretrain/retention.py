@@ -13,6 +13,8 @@ from hvc.base.storage import open_store
 from hvc.base.store import StorageError, Store
 from hvc.pretrain.marker import COMPLETE, DamagedError, parse_marker, step_name, step_of
 
+SCRATCH = ".hvc-checkpoint-"
+"""Beginning of the names of folders in which files for a bucket are made."""
 _log = logging.getLogger(__name__)
 
 Survey = dict[int, dict[str, int]]
@@ -107,6 +109,12 @@ def clear_unfinished(address: str | Path) -> None:
     if root is not None:
         for path in root.glob(".step-*.tmp"):  # of version 1
             _remove_folder(path)
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what a killed attempt had not uploaded yet. Only for who holds the folder alone."""
+    for path in folder.glob(f"{SCRATCH}*"):
+        _remove_folder(path)
 
 
 def remove(store: Store, step: int) -> None:

@@ -3,6 +3,10 @@
 import hashlib
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -204,7 +208,7 @@ def test_the_copy_of_a_bucket_goes_with_the_checkpoint(s3_env):
     path = found.path("model.safetensors")
     assert path.exists()
     del found
-    assert not path.parent.exists()
+    assert not path.exists()
 
 
 def test_names_that_leave_the_folder_are_damage(tmp_path, caplog):
@@ -217,3 +221,21 @@ def test_names_that_leave_the_folder_are_damage(tmp_path, caplog):
     (folder / "COMPLETE").write_text(json.dumps(content))
     assert newest(tmp_path).step == 10
     assert "COMPLETE: damaged" in caplog.text
+
+
+@pytest.mark.services
+def test_copies_from_a_bucket_go_with_a_killed_process(s3_env, tmp_path):
+    address = s3_env.bucket("killed-copies") + "/c"
+    write(address, 10)
+    program = f"""
+import os, signal
+from hvc.pretrain.checkpoint import newest
+found = newest({address!r})
+assert found.tensors("model").keys() == {{"online.w", "target.w"}}
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,11 @@ from checkpoint_data import assert_intact, snapshot, write, write_version_1
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
+from hvc.data_prep.claim import Holder, TakenOverError, claimed
 from hvc.pretrain import checkpoint_saver
 from hvc.pretrain.checkpoint import complete_steps, newest
 from hvc.pretrain.checkpoint_saver import Saver
+from hvc.pretrain.output import CLAIM
 from hvc.pretrain.recipe import CheckpointConfig
 
 
@@ -25,8 +27,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(checkpoint_saver, "LAST_PAUSES", (0.01, 0.01))
 
 
-def saver(address, *, pinned=set, committed=lambda _: None, **config):
-    return Saver(str(address), CheckpointConfig(**config), pinned=pinned, committed=committed)
+def saver(address, *, pinned=set, committed=lambda _: None, check=lambda: None, **config):
+    return Saver(str(address), CheckpointConfig(**config), pinned=pinned, committed=committed, check=check)
 
 
 def save(writer, *steps):
@@ -103,6 +105,40 @@ def test_a_record_that_fails_costs_no_checkpoint(tmp_path, caplog):
     assert_intact(last)
     assert complete_steps(tmp_path) == [2]
     assert "could not be recorded: server on fire" in caplog.text
+
+
+def test_who_was_taken_over_commits_nothing(address):
+    store = open_store(address)
+
+    def trunk():  # in the middle of writing
+        store.write(CLAIM, Holder.here().model_dump_json().encode())
+        return {"conv1.weight": torch.ones(3)}
+
+    with claimed(store, CLAIM, CLAIM) as claim:
+        writer = saver(address, check=claim.check)
+        save(writer, 1)
+        writer.save(dataclasses.replace(snapshot(2), encoder=trunk))
+        with pytest.raises(TakenOverError, match="was taken over by process"):
+            writer.finish()
+        with pytest.raises(TakenOverError):
+            writer.save(snapshot(3))
+    assert complete_steps(address) == [1]
+    assert store.exists(CLAIM), "it is the other one's"
+
+
+def test_who_was_taken_over_deletes_nothing(address):
+    store = open_store(address)
+
+    def pinned():
+        store.write(CLAIM, Holder.here().model_dump_json().encode())
+        return set()
+
+    with claimed(store, CLAIM, CLAIM) as claim:
+        write(address, 1)
+        writer = saver(address, pinned=pinned, check=claim.check, keep=1)
+        with pytest.raises(TakenOverError):
+            save(writer, 2)
+    assert complete_steps(address) == [1, 2]
 
 
 def test_failures_in_a_row_end_the_run(tmp_path, caplog):

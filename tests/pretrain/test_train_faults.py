@@ -143,6 +143,38 @@ def test_checkpoints_in_a_bucket_outlive_the_machine(dataset, tmp_path, s3_env, 
 
 
 @pytest.mark.services
+def test_slow_storage_is_no_standing_still(dataset, tmp_path, s3_env, faulty_s3):
+    """A checkpoint takes several times `watchdog_seconds` to write; both ranks wait for it."""
+    place = {"every": 1, "address": s3_env.bucket("slow") + "/checkpoints"}
+    recipe = write_recipe(tmp_path / "slow.yaml", dataset, steps=2, watchdog_seconds=6, checkpoint=place)
+    faulty_s3(1.0, kinds=("delay",)).delay = 1.5
+    done = run_hvc("train", str(recipe), "--processes", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no step was finished" not in done.stderr
+    assert complete_steps(place["address"]) == [1, 2]
+
+
+@pytest.mark.services
+def test_a_kill_during_an_upload_leaves_no_files(dataset, tmp_path, s3_env, faulty_s3):
+    place = {"every": 1, "address": s3_env.bucket("left") + "/checkpoints"}
+    recipe = write_recipe(tmp_path / "left.yaml", dataset, steps=2, checkpoint=place)
+    folder, temporary = tmp_path / "left", tmp_path / "tmp"
+    temporary.mkdir()
+    proxy = faulty_s3(1.0, kinds=("delay",))
+    proxy.delay = 0.5
+    child = start_hvc("train", str(recipe), cwd=tmp_path, log=tmp_path / "log", TMPDIR=str(temporary))
+    wait_for(lambda: list(folder.glob(".hvc-checkpoint-*/.*")), child, tmp_path / "log")
+    child.kill()
+    child.wait()
+    assert not list(temporary.glob("*checkpoint*"))
+    assert list(folder.glob(".hvc-checkpoint-*"))
+    proxy.share = 0.0
+    done = run_hvc("train", str(recipe), cwd=tmp_path, TMPDIR=str(temporary))
+    assert done.returncode == 0, done.stderr
+    assert not list(folder.glob(".hvc-checkpoint-*"))
+
+
+@pytest.mark.services
 def test_a_bucket_that_refuses_ends_the_run_before_it_begins(dataset, tmp_path, s3_env):
     place = {"every": 2, "address": s3_env.bucket("refused") + "/checkpoints"}
     recipe = write_recipe(tmp_path / "refused.yaml", dataset, checkpoint=place)
