@@ -10,13 +10,14 @@ from hvc.base.errors import HvcError
 _log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 8
+_OWN = "a person's own videos (folder)"
 _SIGNS = {
     "DAVIS (davis2016, davis2016-merged, davis2017, davis2017-test-dev)": ["JPEGImages/480p"],
     "VOST (vost)": ["ImageSets", "JPEGImages_10fps"],
     "VIP (vip)": ["Annotations/Category_ids"],
     "JHMDB (jhmdb)": ["joint_positions"],
     "YouTube-VOS (youtube-vos-2018, youtube-vos-2019)": ["valid/Annotations"],
-    "a person's own videos (folder)": ["frames", "masks"],
+    _OWN: ["frames", "masks"],
 }
 """Folders that tell a data set's layout from the others'."""
 
@@ -57,6 +58,8 @@ def _mend(root: Path, needed: Items[str], hints: Mapping[str, str]) -> str:
 
 def recognise(root: Path) -> str | None:
     """The data set, with its benchmarks in brackets, whose layout this folder has; None if unknown."""
+    if any(_complete(folder, _SIGNS[_OWN]) for folder in _folders(root)):
+        return _OWN
     return next((name for name, signs in _SIGNS.items() if _complete(root, signs)), None)
 
 
