@@ -314,6 +314,76 @@ def evaluate(
     _finish(_run_stage("evaluate", config), as_json)
 
 
+@app.command("score", short_help="Score any method's masks or joints on a benchmark.")
+def score_(
+    benchmark: Benchmark,
+    results: Annotated[
+        Path,
+        typer.Argument(metavar="RESULTS", help="Folder of results: NAME/STEM.png, for joints NAME.json."),
+    ],
+    data: Data,
+    sequences: Annotated[
+        str | None, typer.Option(help="Only these, e.g. `libby,blackswan`  [default: all, none may lack]")
+    ] = None,
+    official_decay: Annotated[
+        bool,
+        typer.Option(
+            "--official-decay", help="Decay as the official tools have it: wrong beyond 256 frames."
+        ),
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write all scores, per sequence and object, to this file.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one per core.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare results, whatever made them, with a benchmark's ground truth.
+
+    Frame by frame the same numbers as the official tools. Masks may have palettes, be grey, and, of a
+    single object, 0/255; a missing frame, another size or an unknown id is an error that names the file.
+    """
+    from rich.console import Console
+
+    from hvc.evaluation.score import score
+    from hvc.evaluation.score_text import print_report, write_csv
+
+    names = None if sequences is None else [name.strip() for name in sequences.split(",") if name.strip()]
+    folder = Path(_local_folder("DATA", data))
+    report = score(str(benchmark), results, folder, names, official_decay=official_decay, workers=workers)
+    if csv is not None:
+        write_csv(report, csv)
+    if as_json:
+        typer.echo(json.dumps(report.values(), indent=1))
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 160  # a file or a pipe has none; its lines need not be folded
+        print_report(report, console)
+
+
+@app.command("check-results", short_help="Check the format of results, before a server does.")
+def check_results_(
+    benchmark: Benchmark,
+    results: Annotated[
+        Path,
+        typer.Argument(metavar="RESULTS", help="Folder of results or zip for a server, whatever made it."),
+    ],
+    data: Data,
+    as_json: AsJson = False,
+) -> None:
+    """Hold results against a benchmark's data: all frames there and none besides, sizes, ids, PNG mode.
+
+    The zips: `Annotations/VIDEO/FRAME.png` for YouTube-VOS, sequence folders at the root for DAVIS
+    test-dev. Every file that is wrong is named.
+    """
+    from hvc.evaluation.benchmarks import BENCHMARKS
+    from hvc.evaluation.result_check import check_results
+
+    sequences = BENCHMARKS[benchmark].read(Path(_local_folder("DATA", data)), None)
+    files = check_results(benchmark, sequences, results)
+    _show({"ok": True, "files": files, "sequences": len(sequences)}, as_json)
+
+
 @app.command(short_help="Send MLflow what it missed of runs.")
 def sync(
     folders: Annotated[

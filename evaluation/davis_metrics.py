@@ -1,16 +1,20 @@
-"""Scores of a sequence and of a data set, as the official DAVIS evaluation computes them."""
+"""Scores of label maps as the official DAVIS evaluation computes them, also for VOST."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.davis_measures import contour_accuracy, region_similarity
-from hvc.evaluation.masks import VOID
+from hvc.evaluation.davis_measures import measure_frame
+from hvc.evaluation.scored_masks import Objects, annotation, result_file, same_size
+from hvc.evaluation.scorer import Scorer, Summary, need_records, percent
+from hvc.evaluation.sequences import Sequence
 
 Values = NDArray[np.float64]
 
@@ -26,62 +30,6 @@ class Statistics:
     """Share of frames above 0.5."""
     decay: float
     """Mean of the first quarter of the frames minus that of the last; positive means it gets worse."""
-
-
-@dataclass(frozen=True)
-class SequenceScore:
-    """Per-object, per-frame measures of a sequence, each [objects, T - 2]: no first and last frame."""
-
-    region: Values
-    contour: Values
-
-    @property
-    def mean(self) -> float:
-        """J&F mean over the sequence's objects, in [0, 1]."""
-        return float((self.region.mean(axis=1) + self.contour.mean(axis=1)).mean() / 2)
-
-
-@dataclass(frozen=True)
-class DatasetScore:
-    """Means over all objects of all sequences (not over sequences): J, F, and the mean of both."""
-
-    region: Statistics
-    contour: Statistics
-    objects: int
-
-    @property
-    def mean(self) -> float:
-        """J&F mean, in [0, 1]: the number that papers report."""
-        return (self.region.mean + self.contour.mean) / 2
-
-
-def score_sequence(
-    annotations: NDArray[np.uint8], labels: NDArray[np.uint8], n_objects: int | None = None
-) -> SequenceScore:
-    """Compare label maps with ground truth, both uint8 [T, H, W], for the objects 1..n.
-
-    Args:
-        annotations: ground truth; void (255) counts as background, as in the semi-supervised track.
-        labels: predicted ids.
-        n_objects: by default the largest id of the first annotation.
-
-    Raises HvcError when shapes differ, there is nothing to score, or labels show an id above n.
-    """
-    n_objects = count_objects(annotations[0]) if n_objects is None else n_objects
-    _check(annotations, labels, n_objects)
-    region = np.empty((n_objects, len(labels) - 2))
-    contour = np.empty_like(region)
-    for number, (truth, predicted) in enumerate(zip(annotations[1:-1], labels[1:-1], strict=True)):
-        for index in range(n_objects):
-            pair = truth == index + 1, predicted == index + 1
-            region[index, number] = region_similarity(*pair)
-            contour[index, number] = contour_accuracy(*pair)
-    return SequenceScore(region, contour)
-
-
-def count_objects(annotation: NDArray[np.uint8]) -> int:
-    """The largest id of a mask [H, W] besides void: how many objects a sequence has."""
-    return int(annotation[annotation != VOID].max(initial=0))
 
 
 def statistics(values: Values, official_decay: bool = False) -> Statistics:
@@ -104,28 +52,112 @@ def _mean(values: Values) -> float:
     return float(counted.mean()) if len(counted) else math.nan
 
 
-def score_dataset(scores: Sequence[SequenceScore], official_decay: bool = False) -> DatasetScore:
-    """Aggregate sequences; HvcError when there are none."""
-    if not scores:
-        raise HvcError("no sequence was scored; are there annotations for every frame?")
-    region = [statistics(row, official_decay) for score in scores for row in score.region]
-    contour = [statistics(row, official_decay) for score in scores for row in score.contour]
-    return DatasetScore(_average(region), _average(contour), len(region))
+class MaskScorer(Scorer):
+    """J and F of every object in every frame but the first and the last.
+
+    Objects are those that the first annotation shows; all else is background, void (255) too, as in
+    the semi-supervised track.
+    """
+
+    headline = "jf_mean"
+    measures: ClassVar[tuple[str, ...]] = ("j", "f")
+
+    def __init__(self, *, merged: bool = False, official_decay: bool = False) -> None:
+        """Scores masks.
+
+        Args:
+            merged: all that is not background is one object, in both masks.
+            official_decay: see `statistics`.
+        """
+        self.merged, self.official_decay = merged, official_decay
+        self.settings: dict[str, Any] = {"merged": merged, "official_decay": official_decay}
+
+    def frames(self, sequence: Sequence) -> list[int]:
+        annotated = self._annotated(sequence)
+        if len(annotated) < 3:
+            raise HvcError(
+                f"sequence {sequence.name}: {len(annotated)} annotated frames: the first and the last do "
+                "not count, so 3 are needed"
+            )
+        return annotated[1:-1]
+
+    def _annotated(self, sequence: Sequence) -> list[int]:
+        for index in sequence.results:
+            annotation(sequence, index)
+        return sequence.results
+
+    def files(self, sequence: Sequence, results: Path) -> list[Path]:
+        return [result_file(results, sequence, index) for index in self.frames(sequence)]
+
+    def measure(self, sequence: Sequence, results: Path, frames: list[int]) -> Values:
+        """[frames, objects, 2]: J and F."""
+        objects = Objects.of(sequence, self.merged or sequence.single_object)
+        rows = [self._measure(objects, sequence, results, index) for index in frames]
+        return np.stack(rows) if rows else np.empty((0, len(objects.ids), 2))
+
+    def _measure(self, objects: Objects, sequence: Sequence, results: Path, index: int) -> Values:
+        path, truth_path = result_file(results, sequence, index), annotation(sequence, index)
+        truth, predicted = objects.truth(truth_path), objects.result(path)
+        same_size(predicted, path, truth, truth_path)
+        values, shown = measure_frame(truth, predicted, objects.ids)
+        self._check_shown(objects, shown, path)
+        return values
+
+    def _check_shown(self, objects: Objects, shown: NDArray[np.uint8], path: Path) -> None:
+        objects.refuse_others(shown, path)
+
+    def record(self, sequence: Sequence, measured: Values) -> dict[str, Any]:
+        objects = Objects.of(sequence, self.merged or sequence.single_object)
+        values = {
+            measure: measured[:, :, number].T.tolist() for number, measure in enumerate(self.measures)
+        }
+        return {
+            "objects": objects.ids.tolist(),
+            "scored": [sequence.frames[index].stem for index in self.frames(sequence)],
+            **values,
+        }
+
+    def summarise(self, records: Mapping[str, dict[str, Any]]) -> Summary:
+        need_records(records)
+        objects = {
+            f"{name}/{number}": self._object(record, row)
+            for name, record in records.items()
+            for row, number in enumerate(record["objects"])
+        }
+        sequences = {
+            name: _mean_of([objects[f"{name}/{number}"] for number in record["objects"]])
+            for name, record in records.items()
+        }
+        return Summary(
+            scores=percent(_mean_of(list(objects.values()))),
+            per_sequence={name: percent(values) for name, values in sequences.items()},
+            per_object={name: percent(values) for name, values in objects.items()},
+            curves={name: self._curves(record) for name, record in records.items()},
+        )
+
+    def _object(self, record: Mapping[str, Any], row: int) -> dict[str, float]:
+        """Statistics of one object, the headline first."""
+        region, contour = (
+            statistics(np.array(record[measure][row]), self.official_decay) for measure in ("j", "f")
+        )
+        return {
+            "jf_mean": (region.mean + contour.mean) / 2,
+            **{f"j_{name}": value for name, value in vars(region).items()},
+            **{f"f_{name}": value for name, value in vars(contour).items()},
+        }
+
+    def _curves(self, record: Mapping[str, Any]) -> dict[str, list[float]]:
+        numbers = record["objects"]
+        curves: dict[str, list[float]] = {}
+        for measure in self.measures:
+            values = 100 * np.array(record[measure])
+            curves[measure] = values.mean(axis=0).tolist()
+            if len(numbers) > 1:
+                curves |= {f"{measure}/{n}": row.tolist() for n, row in zip(numbers, values, strict=True)}
+        return curves
 
 
-def _average(items: list[Statistics]) -> Statistics:
-    table = np.array([(item.mean, item.recall, item.decay) for item in items])
-    mean, recall, decay = table.mean(axis=0).tolist()
-    return Statistics(mean, recall, decay)
-
-
-def _check(annotations: NDArray[np.uint8], labels: NDArray[np.uint8], n_objects: int) -> None:
-    if annotations.shape != labels.shape:
-        shapes = f"annotations are {annotations.shape}, labels {labels.shape}"
-        raise HvcError(f"{shapes} (frames, height, width): they belong to different videos")
-    if len(labels) < 3:
-        raise HvcError(f"{len(labels)} frames: the first and the last do not count, so 3 are needed")
-    if n_objects < 1:
-        raise HvcError("the first annotation shows no object, there is nothing to score")
-    if labels.max() > n_objects:
-        raise HvcError(f"the labels show id {labels.max()}, but the annotations have {n_objects} objects")
+def _mean_of(items: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every measure over objects."""
+    table = np.array([list(item.values()) for item in items])
+    return dict(zip(items[0], table.mean(axis=0).tolist(), strict=True))

@@ -16,21 +16,25 @@ MAX_IDS = 64
 """More ids than this in one mask mean that it is a picture, not a label map."""
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
+def read_mask(path: Path, *, black_and_white: bool = True) -> NDArray[np.uint8]:
     """Read a palette or grey PNG as object ids, uint8 [H, W]: 0 background, 1..254 objects, 255 void.
 
-    A grey mask of only 0 and 255 is a single-object mask and comes back as 0 and 1.
+    Args:
+        path: the file.
+        black_and_white: a grey mask of only 0 and 255 is a single-object mask and comes back as 0 and
+            1. Without it 255 stays void: a frame of several objects may show none of them.
+
     Raises HvcError when the file is missing, damaged, larger than 64 megapixels or no label map.
     """
     image = load_image(path)
     ids = _indices(image, path)
-    present = np.unique(ids)
+    present = np.flatnonzero(Image.fromarray(ids).histogram())  # a third of the time of np.unique
     if len(present) > MAX_IDS:
         raise HvcError(
             f"{path}: {len(present)} different values are too many for object ids; "
             "is it a picture, or a mask with softened edges? Save hard ids 0, 1, 2, ..."
         )
-    if image.mode != "P" and set(present.tolist()) <= {0, VOID}:
+    if black_and_white and image.mode != "P" and set(present.tolist()) <= {0, VOID}:
         ids = (ids > 0).astype(np.uint8)
     return ids
 

@@ -1,0 +1,105 @@
+"""Score any method's results, as they lie on disk."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hvc.base.errors import HvcError
+from hvc.data_prep.pool import default_workers
+from hvc.evaluation.benchmarks import BENCHMARKS
+from hvc.evaluation.score_frames import score_sequences
+from hvc.evaluation.scorer import Scorer
+from hvc.evaluation.scoring import Summary, scorer_of
+from hvc.evaluation.sequences import Sequence
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came out."""
+
+    benchmark: str
+    headline: str
+    sequences: int
+    settings: dict[str, Any]
+    summary: Summary
+
+    def values(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "benchmark": self.benchmark,
+            "headline": self.headline,
+            "sequences": self.sequences,
+            "settings": self.settings,
+            **asdict(self.summary),
+        }
+
+
+def score(
+    benchmark: str,
+    results: Path,
+    data: Path,
+    names: list[str] | None = None,
+    *,
+    official_decay: bool = False,
+    workers: int = 0,
+) -> Report:
+    """Compare a folder of results with a benchmark's ground truth.
+
+    Args:
+        benchmark: its name.
+        results: RESULTS/NAME/STEM.png, or RESULTS/NAME.json of joints.
+        data: the benchmark's folder.
+        names: only these sequences; by default all of the benchmark, and each must have results.
+        official_decay: see `davis_metrics.statistics`.
+        workers: processes; 0: one per core.
+
+    Raises HvcError that names the file at fault; nothing is taken from an earlier scoring.
+    """
+    scorer = scorer_of(benchmark, official_decay=official_decay)
+    if scorer is None:
+        raise HvcError(
+            f"the ground truth of {benchmark} is not public; send its server what `hvc evaluate` packs, or "
+            "look at `hvc check-results`"
+        )
+    sequences = BENCHMARKS[benchmark].read(data, names)
+    _check(scorer, sequences, results, chosen=names is not None)
+    records = score_sequences(scorer, sequences, results, workers or default_workers())
+    return Report(benchmark, scorer.headline, len(sequences), scorer.settings, scorer.summarise(records))
+
+
+def _check(scorer: Scorer, sequences: list[Sequence], results: Path, *, chosen: bool) -> None:
+    """HvcError when results are missing; what is there for others is nobody's business."""
+    if not results.is_dir():
+        raise HvcError(f"no such folder of results: {results}")
+    problems, absent = [], []
+    for sequence in sequences:
+        files = scorer.files(sequence, results)
+        if not any(path.is_file() for path in files):
+            absent.append(sequence.name)
+            continue
+        try:
+            scorer.check_present(sequence, results)
+        except HvcError as error:
+            problems.append(str(error))
+    if absent:
+        mend = "" if chosen else "; score a part of the benchmark by naming it: --sequences NAME,NAME"
+        example = scorer.files(next(item for item in sequences if item.name == absent[0]), results)[0]
+        problems.insert(
+            0,
+            f"{results} has no results of {len(absent)} of {len(sequences)} sequences "
+            f"({', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}): expected "
+            f"{example}{_elsewhere(results, absent[0])}{mend}",
+        )
+    if problems:
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        raise HvcError("\n".join(problems[:_SHOWN] + more))
+
+
+def _elsewhere(results: Path, name: str) -> str:
+    """Where the results seem to lie instead."""
+    below = [entry.path for entry in os.scandir(results) if entry.is_dir()]
+    found = next((path for path in sorted(below) if (Path(path) / name).is_dir()), None)
+    return f"; is {found} the folder of results?" if found else ""
