@@ -7,8 +7,7 @@ from hvc.evaluation.decode import check_size
 from hvc.evaluation.images import picture_size
 from hvc.evaluation.joint_files import read_joint_positions
 from hvc.evaluation.masks import read_mask
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.video import object_ids
+from hvc.evaluation.sequences import Sequence, object_ids
 
 _SHOWN = 10
 

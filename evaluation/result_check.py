@@ -15,8 +15,7 @@ from hvc.base.errors import HvcError
 from hvc.evaluation.images import picture_size
 from hvc.evaluation.joint_files import read_tracked
 from hvc.evaluation.layout import some
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.video import object_ids
+from hvc.evaluation.sequences import Sequence, object_ids
 
 _PREFIXES = {"youtube-vos-2018": "Annotations/", "youtube-vos-2019": "Annotations/"}
 _SHOWN = 10

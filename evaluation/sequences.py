@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.masks import read_mask
+from hvc.evaluation.masks import VOID, read_mask
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -69,6 +69,23 @@ def read_annotations(sequence: Sequence) -> NDArray[np.uint8]:
 def to_single_object(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Ids -> 1 where there is anything but background (void included, as officially), else 0."""
     return (labels != 0).astype(np.uint8)
+
+
+def object_ids(sequence: Sequence, masks: dict[int, Path] | None = None) -> NDArray[np.uint8]:
+    """All ids of a video's given masks, ascending, the background 0 first; classes only, where it has them.
+
+    Raises HvcError when no mask shows anything but background.
+    """
+    paths = sequence.masks if masks is None else masks
+    present = np.zeros(256, bool)
+    for path in paths.values():
+        present |= np.bincount(read_mask(path).ravel(), minlength=256) > 0
+    present[0] = True
+    present[VOID if sequence.classes is None else sequence.classes :] = False
+    if present.sum() == 1 and sequence.classes is None:
+        shown = ", ".join(str(path) for path in paths.values()) or "none given"
+        raise HvcError(f"sequence {sequence.name}: its masks show no object ({shown})")
+    return np.flatnonzero(present).astype(np.uint8)
 
 
 def list_frames(folder: Path, suffixes: Items[str] = FRAME_SUFFIXES) -> list[Path]:

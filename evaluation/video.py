@@ -8,17 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hvc.base.errors import HvcError
 from hvc.base.stage import Stop, never
 from hvc.evaluation.decode import check_size, decode_frames
 from hvc.evaluation.features import Extractor
 from hvc.evaluation.images import picture_size
 from hvc.evaluation.joint_files import read_joint_positions
 from hvc.evaluation.joints import FrameJoints
-from hvc.evaluation.masks import VOID, read_mask
+from hvc.evaluation.masks import read_mask
 from hvc.evaluation.propagator import Propagator, upsample
 from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.sequences import Sequence, object_ids
 
 _OFFICIAL = Protocol()
 
@@ -99,23 +98,6 @@ def given_masks(sequence: Sequence, protocol: Protocol = _OFFICIAL) -> dict[int,
         return sequence.masks
     first = min(sequence.masks)
     return {first: sequence.masks[first]}
-
-
-def object_ids(sequence: Sequence, masks: dict[int, Path] | None = None) -> NDArray[np.uint8]:
-    """All ids of a video's given masks, ascending, the background 0 first; classes only, where it has them.
-
-    Raises HvcError when no mask shows anything but background.
-    """
-    paths = sequence.masks if masks is None else masks
-    present = np.zeros(256, bool)
-    for path in paths.values():
-        present |= np.bincount(read_mask(path).ravel(), minlength=256) > 0
-    present[0] = True
-    present[VOID if sequence.classes is None else sequence.classes :] = False
-    if present.sum() == 1 and sequence.classes is None:
-        shown = ", ".join(str(path) for path in paths.values()) or "none given"
-        raise HvcError(f"sequence {sequence.name}: its masks show no object ({shown})")
-    return np.flatnonzero(present).astype(np.uint8)
 
 
 def _known(mask: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -12,7 +12,8 @@ from hvc.evaluation.datasets import read_folder
 from hvc.evaluation.features import Encoder
 from hvc.evaluation.masks import write_mask
 from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.video import object_ids, propagate
+from hvc.evaluation.sequences import object_ids
+from hvc.evaluation.video import propagate
 
 
 @pytest.fixture(scope="module")

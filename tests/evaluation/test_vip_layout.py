@@ -12,7 +12,8 @@ from hvc.evaluation.features import PixelExtractor
 from hvc.evaluation.masks import read_mask
 from hvc.evaluation.presets import PRESETS
 from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.video import object_ids, propagate
+from hvc.evaluation.sequences import object_ids
+from hvc.evaluation.video import propagate
 from hvc.evaluation.vip_layout import CLASSES, read_vip, vip_names
 
 

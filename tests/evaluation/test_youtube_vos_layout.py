@@ -15,8 +15,8 @@ from hvc.evaluation.checks import check_sequences
 from hvc.evaluation.features import PixelExtractor
 from hvc.evaluation.masks import write_mask
 from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.video import copy_first, object_ids, propagate
+from hvc.evaluation.sequences import Sequence, object_ids
+from hvc.evaluation.video import copy_first, propagate
 
 NAME = "0a49f5265b"
 READ = BENCHMARKS["youtube-vos-2018"].read
