@@ -23,6 +23,7 @@ from hvc.data_prep.source_names import Source
 
 if TYPE_CHECKING:
     from hvc.base.config import Config
+    from hvc.evaluation.evaluate_config import EvaluateConfig
 
 _EXIT_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 
@@ -110,10 +111,19 @@ Checkpoint = Annotated[
     typer.Argument(
         metavar="CHECKPOINT",
         help="runs:/ID (its newest; the first digits of the id do), runs:/ID@STEP, models:/NAME@ALIAS, a "
-        "checkpoint (folder or s3://bucket/.../step-N), an encoder.safetensors, or baseline:untrained.",
+        "checkpoint (folder or s3://bucket/.../step-N), an encoder.safetensors, weights as others publish "
+        "them (.pth), or baseline:untrained, baseline:pixels, baseline:first-mask.",
     ),
 ]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="The benchmark's folder.")]
+Merge = Annotated[
+    str | None,
+    typer.Option(metavar="CHECKPOINT", help="A second trunk: features side by side, as in HVC's paper."),
+]
+Results = Annotated[
+    str | None, typer.Option(help="Folder for label maps and pictures  [default: outputs/eval/...]")
+]
+Parts = Annotated[int, typer.Option(help="Runs that share the sequences, each with its --part.", min=1)]
 
 
 @app.command()
@@ -299,19 +309,60 @@ def evaluate(
     benchmark: Benchmark,
     data: Data,
     overrides: Overrides = None,
+    merge: Merge = None,
     tracking_uri: TrackingUri = None,
-    output: Annotated[
-        str | None, typer.Option(help="Folder for label maps and pictures  [default: outputs/eval/...]")
+    output: Results = None,
+    parts: Parts = 1,
+    part: Annotated[
+        int | None,
+        typer.Option(help="Label this share (from 0) only; the command without it scores and reports."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Propagate labels with a checkpoint's trunk and score them; results go back to its MLflow run.
 
-    Overrides set the protocol, e.g. `protocol.context=20 protocol.input_size=240`, or choose
-    `sequences=[libby]`. Defaults are the official HVC protocol.
+    Each benchmark has a protocol; `preset=crw` takes another one, and overrides change its numbers, e.g.
+    `protocol.context=20 protocol.input_size=240`. `sequences=[libby]` chooses, `workers=4` sets how many
+    sequences are done at once.
     """
-    config = _evaluate_config(checkpoint, benchmark, data, overrides, tracking_uri, output)
-    _finish(_run_stage("evaluate", config), as_json)
+    config = _evaluate_config(**locals())  # every parameter, by its name
+    result = _run_stage("evaluate", config)
+    if as_json:
+        _finish(result, as_json)
+    from hvc.evaluation.report_values import brief
+
+    _finish(Result(result.outcome, brief(result.report)), as_json)
+
+
+@app.command(short_help="Evaluate every new checkpoint of an experiment.")
+def watch(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="MLflow experiment.")],
+    benchmark: Benchmark,
+    data: Data,
+    overrides: Overrides = None,
+    once: Annotated[bool, typer.Option("--once", help="End when every checkpoint has its score.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 60.0,
+    alias: Annotated[str, typer.Option(help="Of the registered model: its best checkpoint.")] = "best",
+    merge: Merge = None,
+    tracking_uri: TrackingUri = None,
+    output: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate each checkpoint that training registers, the newest first, and point `best` to the best.
+
+    What is done is read from the runs: end it, kill it, start it elsewhere or twice, nothing is computed
+    twice. An MLflow server that is away is waited for. Exits 1 if a checkpoint could not be evaluated.
+    """
+    from hvc.evaluation.watch import watch as watch_experiment
+
+    any_one = "baseline:untrained"
+    template = _evaluate_config(any_one, benchmark, data, overrides, tracking_uri, output, merge)
+    listening = StopFlag().listen()
+    result, code = watch_experiment(
+        template, experiment, listening, once=once, interval=interval, alias=alias
+    )
+    _show({"outcome": str(result.outcome), **result.report}, as_json)
+    raise typer.Exit(code)
 
 
 @app.command("score", short_help="Score any method's masks or joints on a benchmark.")
@@ -529,17 +580,7 @@ def submit_shard(
 ) -> None:
     """Submit `hvc shard` to a cluster, as one job or as an array of parts and a job that joins them."""
     config = _shard_config(**locals())  # every parameter, by its name
-    if parts == 1:
-        _submit("shard", config, cluster, dry_run, as_json)
-        return
-    from hvc.slurm.cluster import ClusterConfig
-    from hvc.slurm.parts import submit_parts
-
-    report = submit_parts("shard", config, parts, ClusterConfig.load(cluster), dry_run=dry_run)
-    if dry_run and not as_json:
-        typer.echo(f"{report.sbatch}\n\n{report.join_sbatch}")
-    else:
-        _show(vars(report), as_json)
+    _submit_parts("shard", config, parts, cluster, dry_run, as_json)
 
 
 @submit_app.command("train")
@@ -563,14 +604,30 @@ def submit_evaluate(
     data: Data,
     cluster: Cluster,
     overrides: Overrides = None,
+    merge: Merge = None,
     tracking_uri: TrackingUri = None,
-    output: Annotated[str | None, typer.Option(help="Folder for label maps and pictures.")] = None,
+    output: Results = None,
+    parts: Annotated[
+        int,
+        typer.Option(help="Tasks of a job array that share the sequences; a last job scores.", min=1),
+    ] = 1,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit `hvc evaluate` to a cluster."""
-    config = _evaluate_config(checkpoint, benchmark, data, overrides, tracking_uri, output)
-    _submit("evaluate", config, cluster, dry_run, as_json)
+    """Submit `hvc evaluate` to a cluster, as one job or as an array of parts and a job that scores.
+
+    `runs:/ID` and aliases mean the checkpoint of now, whenever the job begins.
+    """
+    if not dry_run:
+        from hvc.evaluation.resolve import pinned
+        from hvc.evaluation.tracked import tracking_uri as uri_of
+
+        checkpoint = pinned(checkpoint, uri_of(tracking_uri, checkpoint))
+        merge = merge and pinned(merge, uri_of(tracking_uri, checkpoint))
+    config = _evaluate_config(
+        checkpoint, benchmark, data, overrides, tracking_uri, output, merge, parts=parts
+    )
+    _submit_parts("evaluate", config, parts, cluster, dry_run, as_json)
 
 
 @app.command(short_help="The whole way in small, on photos.")
@@ -658,8 +715,10 @@ def _evaluate_config(
     overrides: list[str] | None,
     tracking_uri: str | None,
     output: str | None,
-) -> "Config":
-    from hvc.evaluation.evaluate import EvaluateConfig
+    merge: str | None,
+    **more: Any,
+) -> "EvaluateConfig":
+    from hvc.evaluation.evaluate_config import EvaluateConfig
 
     values: dict[str, Any] = {
         "checkpoint": checkpoint,
@@ -667,6 +726,8 @@ def _evaluate_config(
         "data": _local_folder("DATA", data),
         "tracking_uri": tracking_uri,
         "output": output,
+        "merge": merge,
+        **{key: value for key, value in more.items() if key not in _NOT_OF_THE_STAGE},
     }
     return EvaluateConfig.parse(values, overrides, where="hvc evaluate")
 
@@ -700,6 +761,22 @@ def _submit(stage: str, config: "Config", cluster: Path, dry_run: bool, as_json:
     report = submit(stage, config, ClusterConfig.load(cluster), dry_run=dry_run)
     if dry_run and not as_json:
         typer.echo(report.sbatch)
+    else:
+        _show(vars(report), as_json)
+
+
+def _submit_parts(
+    stage: str, config: "Config", parts: int, cluster: Path, dry_run: bool, as_json: bool
+) -> None:
+    if parts == 1:
+        _submit(stage, config, cluster, dry_run, as_json)
+        return
+    from hvc.slurm.cluster import ClusterConfig
+    from hvc.slurm.parts import submit_parts
+
+    report = submit_parts(stage, config, parts, ClusterConfig.load(cluster), dry_run=dry_run)
+    if dry_run and not as_json:
+        typer.echo(f"{report.sbatch}\n\n{report.join_sbatch}")
     else:
         _show(vars(report), as_json)
 

@@ -10,12 +10,12 @@ from hvc.base.files import read_json, write_atomic
 from hvc.base.storage import sha256_file
 from hvc.evaluation.sequences import Sequence
 
-EVALUATOR_VERSION = 2
+EVALUATOR_VERSION = 3
 """Raised whenever the same weights and files would get other labels or scores; older records lapse."""
 
 
 def sequence_digest(sequence: Sequence) -> str:
-    """sha256 (hex) over names and contents of a sequence's frames, given masks and annotations.
+    """sha256 (hex) over names and contents of a sequence's frames, given masks, annotations and joints.
 
     Names and bytes, not times or folders: a copy is the same data, a redrawn mask is not.
     """
@@ -35,6 +35,9 @@ def sequence_digest(sequence: Sequence) -> str:
             "frames": [[path.name, contents(path)] for path in sequence.frames],
             "masks": {str(index): contents(path) for index, path in sequence.masks.items()},
             "annotations": [contents(path) for path in sequence.annotations],
+            "joints": contents(sequence.joints),
+            "results": sequence.results,
+            "classes": sequence.classes,
         }
     )
 

@@ -1,4 +1,4 @@
-"""From what a user names (`runs:/ID`, `models:/NAME@ALIAS`, path, `s3://`, baseline) to a trunk's weights."""
+"""From what a user names (`runs:/ID`, `models:/NAME@ALIAS`, path, `s3://`, baseline) to a trunk."""
 
 from hvc.base.errors import UsageError
 from hvc.evaluation.trunk import Kind, Trunk

@@ -16,11 +16,11 @@ from hvc.base.storage import open_store
 from hvc.evaluation.tracked import connect, shown
 from hvc.evaluation.trunk import Trunk, open_encoder, trunk_of
 from hvc.pretrain.marker import COMPLETE
+from hvc.pretrain.run_ids import whole_id
 from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS
 
 _RUN = re.compile(r"^runs:/([0-9a-zA-Z]+)(?:@(\d+))?$")
 _MODEL = re.compile(r"^models:/([^@/]+)(?:@([^/]+)|/(\d+|latest))$")
-_ID_LENGTH = 32
 
 
 class Recorded(NamedTuple):
@@ -54,7 +54,7 @@ def _of_run(reference: str, tracking_uri: str) -> Recorded:
     if not match:
         raise UsageError(f"{reference}: write runs:/ID or runs:/ID@STEP")
     client = connect(tracking_uri)
-    run_id, step = _whole_id(client, match[1], tracking_uri), match[2]
+    run_id, step = whole_id(client, match[1], tracking_uri), match[2]
     records = _records(client, run_id, tracking_uri)
     if step is not None:
         if int(step) not in records:
@@ -69,24 +69,6 @@ def _of_run(reference: str, tracking_uri: str) -> Recorded:
     raise HvcError(f"{reference}: the run has no complete checkpoint yet")
 
 
-def _whole_id(client: Any, text: str, tracking_uri: str) -> str:
-    """The id that begins so, as `hvc runs` shows ids; the text itself where there is none."""
-    if len(text) >= _ID_LENGTH:
-        return text
-    import mlflow
-
-    try:
-        experiments = [item.experiment_id for item in client.search_experiments()]
-        found = client.search_runs(experiments, f"attributes.run_id LIKE '{text}%'", max_results=5)
-    except mlflow.exceptions.MlflowException as error:
-        reason = _reason(error, tracking_uri)
-        raise HvcError(f"cannot look for run {text} at {public(tracking_uri)} ({reason})") from None
-    ids = sorted(run.info.run_id for run in found)
-    if len(ids) > 1:
-        raise UsageError(f"runs:/{text}: several runs begin so ({', '.join(ids)}); give more of the id")
-    return str(ids[0]) if ids else text
-
-
 def _records(client: Any, run_id: str, tracking_uri: str) -> dict[int, dict[str, Any]]:
     import mlflow
 
@@ -99,8 +81,8 @@ def _records(client: Any, run_id: str, tracking_uri: str) -> dict[int, dict[str,
             where, reason = public(tracking_uri), _reason(error, tracking_uri)
             raise HvcError(
                 f"no run {run_id} at {where} ({reason}); check the id, and --tracking-uri or "
-                "MLFLOW_TRACKING_URI. Unless told otherwise, training records into mlflow.db beside its "
-                "output folder: --tracking-uri sqlite:////FOLDER/mlflow.db"
+                "MLFLOW_TRACKING_URI. Unless told otherwise, commands take outputs/mlflow.db of the folder "
+                "that they are started in: --tracking-uri sqlite:////FOLDER/outputs/mlflow.db"
             ) from None
         records = [json.loads(path.read_text()) for path in local.glob("*.json")]
     return {int(record["step"]): record for record in records}

@@ -61,7 +61,7 @@ def submit_parts(
     except HvcError as error:
         raise HvcError(
             f"{error} The parts are queued as job {array}; when they are done, the same command without "
-            f"--parts finishes the dataset, or cancel them: scancel {array}"
+            f"--parts finishes the work, or cancel them: scancel {array}"
         ) from None
     return PartsReport(array, join_id, folder, array_text, script(array))
 

@@ -26,7 +26,9 @@ STAGES = {
     for stage in (
         StagePaths("shard", "hvc.data_prep.shard:run", "hvc.data_prep.shard:ShardConfig"),
         StagePaths("train", "hvc.pretrain.train:run", "hvc.pretrain.train:TrainConfig", parallel=True),
-        StagePaths("evaluate", "hvc.evaluation.evaluate:run", "hvc.evaluation.evaluate:EvaluateConfig"),
+        StagePaths(
+            "evaluate", "hvc.evaluation.evaluate:run", "hvc.evaluation.evaluate_config:EvaluateConfig"
+        ),
     )
 }
 

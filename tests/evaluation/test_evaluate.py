@@ -35,7 +35,8 @@ def test_scores_go_to_the_run_that_made_the_checkpoint(trained, clip, tmp_path, 
     assert client.get_run(result["run_id"]).info.status == "FINISHED"
     logged = f"eval/folder-blocks/hvc/step-{step:08d}"
     names = {item.path for item in client.list_artifacts(result["run_id"], logged)}
-    assert names == {f"{logged}/blocks.png", f"{logged}/scores.json"}
+    files = {"scores.json", "blocks.png", "blocks.gif", "blocks-scores.png", "features.png"}
+    assert names == {f"{logged}/{name}" for name in files}
 
 
 def test_a_checkpoint_folder_and_its_trunk_agree(trained, clip, tmp_path):

@@ -5,13 +5,15 @@ import shutil
 import pytest
 from PIL import Image
 
+from hvc.base.stage import never
 from hvc.evaluation import finished
 from hvc.evaluation.datasets import read_folder
-from hvc.evaluation.evaluate import evaluate_sequence
+from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.features import Encoder
 from hvc.evaluation.finished import dataset_digest, read_finished, sequence_digest, write_finished
 from hvc.evaluation.masks import write_mask
-from hvc.evaluation.protocol import Protocol
+from hvc.evaluation.one_sequence import Task, evaluate_sequence
+from hvc.evaluation.results import Results
 
 
 def digest(folder):
@@ -68,13 +70,15 @@ def test_the_data_sets_digest_knows_no_order():
 
 def test_labels_of_frames_that_are_gone_go_too(tmp_path, video):
     clip = video.write(tmp_path / "clip", masks=1)
-    encoder, results = Encoder.untrained(0), tmp_path / "results"
-    (results / "pictures").mkdir(parents=True)
+    encoder, results = Encoder.untrained(0), Results(tmp_path / "results")
+    values = {"checkpoint": "baseline:untrained", "benchmark": "folder", "data": str(clip)}
+    config = EvaluateConfig.parse(values, ["protocol.input_size=48"])
 
     def label():
         (sequence,) = read_folder(clip)
-        evaluate_sequence(sequence, encoder, Protocol(input_size=48), results, lambda: False)
-        return sorted(path.stem for path in (results / "labels" / "clip").iterdir())
+        task = Task(sequence, sequence_digest(sequence))
+        evaluate_sequence(task, encoder, config, results, never, lambda: None)
+        return sorted(path.stem for path in (results.labels / "clip").iterdir())
 
     assert "00005" in label()
     (clip / "frames" / "00005.jpg").rename(clip / "frames" / "00007.jpg")

@@ -1,0 +1,53 @@
+"""The alias of a registered model that means its best checkpoint; only evaluation moves it."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hvc.evaluation.registered import Registered
+
+BEST_ALIAS = "best"
+_log = logging.getLogger(__name__)
+
+
+Scores = Mapping[tuple[str, int], float]
+"""By run id and step, finite."""
+
+
+def ranked(versions: Iterable[Registered], scores: Scores) -> list[Registered]:
+    """The versions that have a score, the best first; of equal ones the newer first."""
+    scored = [item for item in versions if (item.run_id, item.step) in scores]
+    return sorted(
+        scored,
+        key=lambda item: (scores[item.run_id, item.step], item.time, item.step, int(item.version)),
+        reverse=True,
+    )
+
+
+def move_best(client: Any, alias: str, metric: str, best: Registered, better: Iterable[Registered]) -> bool:
+    """Point the alias at a version, unless it points there or at a better one; whether it was moved.
+
+    A model's alias follows one metric, the one of its tag `hvc.ALIAS`: numbers of different benchmarks or
+    protocols are not compared. Where it follows another one, nothing is moved.
+
+    Args:
+        better: versions that scored higher, but cannot be pointed to any more.
+    """
+    tag = f"hvc.{alias}"
+    model = client.get_registered_model(best.model)
+    followed = model.tags.get(tag)
+    if followed not in (None, metric):
+        return False
+    if followed is None:
+        client.set_registered_model_tag(best.model, tag, metric)
+    if str(model.aliases.get(alias)) in {best.version, *(item.version for item in better)}:
+        return False
+    client.set_registered_model_alias(best.model, alias, best.version)
+    _log.info("%s@%s is now version %s, step %d", best.model, alias, best.version, best.step)
+    return True
+
+
+def followed_metric(client: Any, model: str, alias: str) -> str | None:
+    """The metric that decides where a model's alias points; None where nothing has decided yet."""
+    tags = client.get_registered_model(model).tags
+    return str(tags[f"hvc.{alias}"]) if f"hvc.{alias}" in tags else None

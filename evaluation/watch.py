@@ -1,0 +1,225 @@
+"""Watches an experiment: every checkpoint that training registers is evaluated, the best gets an alias.
+
+What was done is read from the runs themselves: a checkpoint whose run has the score at its step is done,
+whoever evaluated it. So a watcher can be killed, moved to another machine, or run twice.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hvc.base.addresses import public
+from hvc.base.errors import EXIT_FAILED, HvcError, UsageError
+from hvc.base.stage import Outcome, Provenance, Result, Stop
+from hvc.base.storage import open_store
+from hvc.evaluation.benchmarks import BENCHMARKS
+from hvc.evaluation.best_alias import BEST_ALIAS, followed_metric, move_best, ranked
+from hvc.evaluation.evaluate import run
+from hvc.evaluation.evaluate_config import EvaluateConfig
+from hvc.evaluation.method import merged_suffix
+from hvc.evaluation.naming import metrics_path, subset_suffix
+from hvc.evaluation.registered import Registered, find_experiment, registered, scores_by_step
+from hvc.evaluation.resolve import pinned, resolve
+from hvc.evaluation.scoring import scorer_of
+from hvc.evaluation.tracked import shown, tracking_uri
+from hvc.evaluation.version_claim import VersionClaims
+from hvc.pretrain.marker import COMPLETE
+from hvc.pretrain.runs import open_tracking
+
+_POLL_SECONDS = 0.2
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Watched:
+    """What a watcher has done so far."""
+
+    evaluated: list[str] = field(default_factory=list)
+    """Versions, as `models:/NAME/VERSION`."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Versions that could not be evaluated, and why; they are not tried again by this process."""
+    best: dict[str, str] = field(default_factory=dict)
+    """The best version of each registered model."""
+
+
+class Watcher:
+    """Evaluates checkpoints of one experiment on one benchmark with one protocol."""
+
+    def __init__(
+        self, template: EvaluateConfig, experiment: str, stop: Stop, alias: str = BEST_ALIAS
+    ) -> None:
+        """Read the benchmark's folder, so that what is wrong with it is said now.
+
+        Args:
+            template: the evaluation of every checkpoint, but for which one.
+            alias: of the registered model, for the checkpoint with the best headline score.
+
+        Raises UsageError for a benchmark without public ground truth, HvcError for one that is not there.
+        """
+        scorer = scorer_of(template.benchmark, template.protocol)
+        if scorer is None:
+            raise UsageError(
+                f"the ground truth of {template.benchmark} is not public, so no checkpoint is the best "
+                "on it; `hvc evaluate` labels it with one"
+            )
+        self._uri = tracking_uri(template.tracking_uri, "")
+        suffix = ""
+        if template.merge is not None:
+            template = template.model_copy(update={"merge": pinned(template.merge, self._uri)})
+            suffix = merged_suffix(resolve(str(template.merge), self._uri))
+        self._path = _metrics_path(template, suffix)
+        self._metric = f"{self._path}/{scorer.headline}"
+        self._template, self._experiment, self._stop, self._alias = template, experiment, stop, alias
+        self._claims = VersionClaims(self._path)
+        self._experiments: dict[str, str | None] = {}
+        self._said: set[str] = set()
+        self.done = Watched()
+
+    def watch(self, interval: float) -> None:
+        """Go on until asked to stop; servers may go away meanwhile and come back.
+
+        Args:
+            interval: seconds between two looks when there is nothing to do.
+        """
+        while not self._stop():
+            try:
+                if self.one():
+                    continue
+            except Exception as error:  # noqa: BLE001 - MLflow raises anything; it may work later
+                self._say(f"{shown(error, self._uri)} (looking again every {interval:g} s)")
+            self._wait(interval)
+
+    def one(self) -> bool:
+        """Evaluate the newest checkpoint that has no score yet; False when there is none to do.
+
+        Raises HvcError, or whatever MLflow raises, when the server does not answer.
+        """
+        client = open_tracking(self._uri)
+        experiment = find_experiment(client, self._experiment)
+        versions = _one_per_step(registered(client, experiment, self._experiments))
+        scores = self._scores(client, {item.run_id for item in versions})
+        self._said.clear()  # the server answers: the next outage is news
+        self._point(client, versions, scores)
+        for version in versions:
+            if self._stop():
+                return False
+            if (version.run_id, version.step) in scores or version.name in self.done.failed:
+                continue
+            if self._claims.is_taken(version) or not self._is_there(version):
+                continue
+            with self._claims.hold(client, version) as ours:
+                if ours and version.step not in scores_by_step(client, version.run_id, self._metric):
+                    self._evaluate(client, version)
+            return True
+        return False
+
+    def _evaluate(self, client: Any, version: Registered) -> None:
+        _log.info("evaluating %s, step %d of run %s", version.name, version.step, version.run_id)
+        config = self._template.model_copy(update={"checkpoint": version.name})
+        try:
+            result = run(config, self._stop, Provenance())
+        except HvcError as error:
+            client.search_experiments(max_results=1)  # raises when it was the server that failed
+            _log.warning("%s cannot be evaluated: %s", version.name, error)
+            self.done.failed[version.name] = str(error)
+            return
+        if result.outcome is Outcome.STOPPED:
+            return
+        if result.report["run_id"] is None:
+            raise HvcError(f"{version.name} is evaluated, but the server took no scores; they will be sent")
+        headline = result.report["scores"][result.report["headline"]]
+        _log.info("%s: %s %.2f", version.name, self._metric, headline)
+        self.done.evaluated.append(version.name)
+
+    def _scores(self, client: Any, runs: set[str]) -> dict[tuple[str, int], float]:
+        return {
+            (run_id, step): value
+            for run_id in runs
+            for step, value in scores_by_step(client, run_id, self._metric).items()
+        }
+
+    def _point(self, client: Any, versions: list[Registered], scores: dict[tuple[str, int], float]) -> None:
+        """Move the alias of each model to its best version whose checkpoint is still there."""
+        models = defaultdict(list)
+        for version in versions:
+            models[version.model].append(version)
+        for model, own in models.items():
+            order = ranked(own, scores)
+            place = next((number for number, item in enumerate(order) if self._is_there(item)), None)
+            if place is None:
+                continue
+            if move_best(client, self._alias, self._metric, order[place], order[:place]):
+                self.done.best[model] = order[place].name
+            followed = followed_metric(client, model, self._alias)
+            if followed != self._metric:
+                self._say(
+                    f"{model}@{self._alias} follows {followed} and stays; --alias names another one, and "
+                    f"without the tag hvc.{self._alias} of the model it follows {self._metric}"
+                )
+            else:
+                self.done.best[model] = order[place].name
+
+    def _is_there(self, version: Registered) -> bool:
+        """Whether the checkpoint is complete and within reach: older ones are pruned."""
+        try:
+            return open_store(version.address).exists(COMPLETE)
+        except HvcError as error:
+            self._say(f"{version.name}: {error}")
+            return False
+
+    def _say(self, words: str) -> None:
+        if words not in self._said:
+            self._said.add(words)
+            _log.warning("%s", words)
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stop() and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+
+
+def watch(
+    template: EvaluateConfig,
+    experiment: str,
+    stop: Stop,
+    *,
+    once: bool = False,
+    interval: float = 60.0,
+    alias: str = BEST_ALIAS,
+) -> tuple[Result, int]:
+    """Watch an experiment; with `once` end when nothing is left to do. The result and the exit code.
+
+    Raises HvcError with `once` when the server does not answer.
+    """
+    watcher = Watcher(template, experiment, stop, alias)
+    if once:
+        try:
+            while not stop() and watcher.one():
+                pass
+        except HvcError:
+            raise
+        except Exception as error:  # noqa: BLE001 - MLflow raises anything
+            uri = tracking_uri(template.tracking_uri, "")
+            raise HvcError(f"MLflow at {public(uri)}: {shown(error, uri)}; run the same again") from None
+    else:
+        watcher.watch(interval)
+    result = Result(Outcome.STOPPED if stop() else Outcome.DONE, vars(watcher.done))
+    return result, EXIT_FAILED if watcher.done.failed and not stop() else result.exit_code
+
+
+def _one_per_step(versions: list[Registered]) -> list[Registered]:
+    """Of versions of the same step of a run the newest: training went back and made it again."""
+    found: dict[tuple[str, str, int], Registered] = {}
+    for item in versions:
+        found.setdefault((item.model, item.run_id, item.step), item)
+    return list(found.values())
+
+
+def _metrics_path(template: EvaluateConfig, merged: str) -> str:
+    benchmark, data = BENCHMARKS[template.benchmark], Path(template.data)
+    names = [sequence.name for sequence in benchmark.read(data, template.sequences)]
+    preset = template.protocol_name + merged + subset_suffix(names, benchmark.present(data))
+    return metrics_path(template.benchmark, template.data, preset)
