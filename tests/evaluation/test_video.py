@@ -8,8 +8,8 @@ from dense_measures import measure_video
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.datasets import read_folder
 from hvc.evaluation.features import Encoder
+from hvc.evaluation.folder_layout import read_folder
 from hvc.evaluation.masks import write_mask
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.sequences import object_ids
