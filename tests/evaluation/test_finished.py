@@ -7,10 +7,10 @@ from PIL import Image
 
 from hvc.base.stage import never
 from hvc.evaluation import finished
-from hvc.evaluation.datasets import read_folder
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.features import Encoder
 from hvc.evaluation.finished import dataset_digest, read_finished, sequence_digest, write_finished
+from hvc.evaluation.folder_layout import read_folder
 from hvc.evaluation.masks import write_mask
 from hvc.evaluation.one_sequence import Task, evaluate_sequence
 from hvc.evaluation.results import Results
