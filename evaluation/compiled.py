@@ -15,7 +15,8 @@ def compiled(*, parallel: bool = False, relaxed: bool = False) -> Callable[[Func
     """Compile a function of numbers and arrays at its first call; other threads run meanwhile.
 
     The machine code is kept beside the source, or in the user's cache folder where that cannot be
-    written, so that a later process starts without compiling.
+    written, so that a later process starts without compiling. Where neither can be written, each process
+    compiles for itself.
 
     Args:
         parallel: spread `parallel_range` over numba's threads.
@@ -23,5 +24,12 @@ def compiled(*, parallel: bool = False, relaxed: bool = False) -> Callable[[Func
             what lets dot products use vector registers. NaN and infinities keep their meaning.
     """
     flags = {"reassoc", "contract", "nsz"} if relaxed else False
-    decorate = numba.njit(cache=True, nogil=True, parallel=parallel, fastmath=flags)
-    return cast(Callable[[Function], Function], decorate)
+    options = {"nogil": True, "parallel": parallel, "fastmath": flags}
+
+    def decorate(function: Function) -> Function:
+        try:
+            return cast(Function, numba.njit(cache=True, **options)(function))
+        except RuntimeError:  # no folder for the machine code
+            return cast(Function, numba.njit(**options)(function))
+
+    return decorate

@@ -8,7 +8,6 @@ copies take up places among the nearest neighbours.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +33,25 @@ def within_radius(queries: Tensor, keys: Tensor, radius: float) -> Tensor:
     return torch.cdist(queries.double(), keys.double(), compute_mode=exact) < radius
 
 
+def half_widths(radius: float | None, height: int, width: int) -> list[int]:
+    """The disc, row by row: for each row distance 0, 1, ... the largest column distance that is inside.
+
+    `radius` None: everything. Distances that no two positions of the grid have are left out.
+    """
+    if radius is None:
+        return [width - 1] * height
+    halves = []
+    for rows in range(height):
+        inside = [columns for columns in range(width) if math.sqrt(rows**2 + columns**2) < radius]
+        if not inside:
+            break
+        halves.append(inside[-1])
+    return halves
+
+
 @dataclass(frozen=True)
 class Tile:
-    """A block of query positions and the block of key positions that holds all their discs."""
+    """A block of query positions and a block of key positions that holds all their discs."""
 
     rows: slice
     columns: slice
@@ -44,35 +59,32 @@ class Tile:
     key_columns: slice
 
 
-def plan_tiles(height: int, width: int, radius: float, side: int) -> Iterator[Tile]:
-    """Cut a height x width grid into blocks of at most side x side queries, row by row."""
-    reach = max(math.ceil(radius) - 1, 0)  # the largest whole distance that is still below the radius
-    for row in range(0, height, side):
-        for column in range(0, width, side):
-            below, right = min(row + side, height), min(column + side, width)
-            yield Tile(
-                slice(row, below),
-                slice(column, right),
-                slice(max(row - reach, 0), min(below + reach, height)),
-                slice(max(column - reach, 0), min(right + reach, width)),
-            )
+def plan_tiles(height: int, width: int, halves: list[int], side: int) -> list[Tile]:
+    """Cut a grid into equal blocks of at most side x side queries, with equal blocks of keys, row by row.
 
+    The last blocks are moved inside the grid, so that some queries stand in two of them.
 
-def tile_side(height: int, width: int, radius: float, frames: int, budget: int) -> int:
-    """The largest power of two (at most 16) whose affinities per tile number no more than `budget`.
-
-    16 keeps the discs' bounding blocks small and the matrix products large; when a radius or a
-    picture is so large that even one query exceeds the budget, the answer is 1.
+    Args:
+        height, width: the grid.
+        halves: the disc (`half_widths`).
+        side: of a block of queries.
     """
-    reach = max(math.ceil(radius) - 1, 0)
-    side = 16
-    while side > 1 and side**2 * _keys(height, width, side + 2 * reach, frames) > budget:
-        side //= 2
-    return side
+    rows = _spans(height, side, len(halves) - 1)
+    columns = _spans(width, side, max(halves))
+    return [
+        Tile(row, column, key_row, key_column) for row, key_row in rows for column, key_column in columns
+    ]
 
 
-def _keys(height: int, width: int, block: int, frames: int) -> int:
-    return height * width + frames * min(height, block) * min(width, block)
+def _spans(size: int, side: int, reach: int) -> list[tuple[slice, slice]]:
+    """Along one axis: queries, and the keys up to `reach` beside them."""
+    queries, keys = min(side, size), min(side + 2 * reach, size)
+    spans = []
+    for start in range(0, size, side):
+        first = min(start, size - queries)
+        around = min(max(first - reach, 0), size - keys)
+        spans.append((slice(first, first + queries), slice(around, around + keys)))
+    return spans
 
 
 def grid(rows: slice, columns: slice, device: torch.device) -> Tensor:

@@ -4,134 +4,146 @@ Every position of the query frame is compared (dot product of features) with all
 reference frame and with the positions of the context frames inside a disc. The top k of all these
 together vote with their soft masks, weighted by a softmax of affinity / temperature.
 
-The discs allow about 7 % of all pairs at 480p, so queries are processed in square tiles, each
-against the block of keys that holds its discs; no matrix over all pairs ever exists.
+The discs allow about 7 % of all pairs at 480p; no matrix over all pairs ever exists. On a CPU a compiled
+kernel visits the discs, elsewhere tiles of queries are multiplied with the blocks that hold their discs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hvc.evaluation.context import Tile, grid, plan_tiles, tile_side, within_radius
+from hvc.evaluation.context import half_widths
+from hvc.evaluation.kernel import BLOCK, TILE, search, vote
+from hvc.evaluation.memory import Frame, Memory
+from hvc.evaluation.protocol import Protocol
+from hvc.evaluation.tiles import propagate_tiles
 
-SCORES_PER_TILE = 1 << 25
-"""Most affinities held at a time (128 MiB in float32)."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a frame is remembered by: features [h, w, C] and soft masks [h, w, M]."""
-
-    features: Tensor
-    masks: Tensor
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    affinity: Tensor  # [Q, k]
-    masks: Tensor  # [Q, k, M]
+Counts = Mapping[int, int]
+"""Slot of a remembered frame -> how often it counts, the newest frame first."""
 
 
 def propagate_masks(
-    query: Tensor,
-    reference: Frame,
-    context: Sequence[tuple[Frame, int]],
-    *,
-    radius: float,
-    top_k: int,
-    temperature: float,
+    query: Tensor, references: Sequence[Frame], memory: Memory, counts: Sequence[Counts], protocol: Protocol
 ) -> Tensor:
-    """Predict soft masks [h, w, M] for the features [h, w, C] of a frame.
+    """Predict the soft masks of a frame from each reference and its context.
 
     Args:
-        query: features of the frame to label, normalised to length 1 over C.
-        reference: compared without restriction.
-        context: frames with the number of times each one counts (see `context_counts`).
-        radius: context positions count when nearer than this, in feature-map cells.
-        top_k: neighbours that vote; fewer when there are fewer positions in all.
-        temperature: divides the affinities before the softmax.
+        query: features [h, w, C] of the frame to label, normalised to length 1 over C.
+        references: frames with given masks; by default compared without restriction.
+        memory: the frames that contexts are made of.
+        counts: each reference's context.
+        protocol: radius, top k, temperature.
+
+    Returns:
+        Masks [R, h, w, M] per reference; over M they sum to about 1 where those of the frames do.
     """
-    height, width, channels = query.shape
-    by_copies = [
-        (copies, [frame for frame, _ in group])
-        for copies, group in groupby(sorted(context, key=_copies), key=_copies)
-    ]
-    side = tile_side(height, width, radius, len(context), SCORES_PER_TILE)
-    scratch = _Scratch(query)
-    result = torch.empty_like(reference.masks)
-    for tile in plan_tiles(height, width, radius, side):
-        queries = query[tile.rows, tile.columns].reshape(-1, channels)
-        found = [_anywhere(queries, reference, top_k)]
-        if by_copies:
-            outside = _outside(tile, radius, query)
-        for copies, frames in by_copies:
-            found.append(_nearby(queries, frames, tile, outside, copies, top_k, scratch))
-        block = result[tile.rows, tile.columns]
-        block.copy_(_vote(found, top_k, temperature).view_as(block))
-    return result
+    if query.device.type == "cpu" and query.dtype != torch.float16 and query.shape[1] >= BLOCK:
+        return _compiled(query, references, memory, counts, protocol)
+    return propagate_tiles(query, references, memory, counts, protocol)
 
 
-def _copies(item: tuple[Frame, int]) -> int:
-    return item[1]
+@dataclass(frozen=True)
+class _Keys:
+    """Frames that a query is compared with, as `kernel.search` takes them."""
+
+    frames: NDArray[np.floating]  # [N, h, w, C]
+    order: NDArray[np.int64]
+    copies: NDArray[np.int64]  # [R, N]
+    disc: NDArray[np.int64]
+    first: int
 
 
-class _Scratch:
-    """Memory that all tiles use in turn: fresh pages would cost as much as filling them."""
-
-    def __init__(self, like: Tensor) -> None:
-        self._buffers = {"keys": like.new_empty(0), "scores": like.new_empty(0)}
-
-    def take(self, name: str, *shape: int) -> Tensor:
-        """Uninitialised memory of this shape, valid until the name's next call."""
-        size = torch.Size(shape).numel()
-        if size > self._buffers[name].numel():
-            self._buffers[name] = self._buffers[name].new_empty(size)
-        return self._buffers[name][:size].view(shape)
-
-
-def _anywhere(queries: Tensor, frame: Frame, top_k: int) -> _Candidates:
-    """The best of all positions of one frame."""
-    keys = frame.features.flatten(0, 1)
-    affinity, index = (queries @ keys.T).topk(min(top_k, len(keys)))
-    return _Candidates(affinity, frame.masks.flatten(0, 1)[index])
-
-
-def _nearby(
-    queries: Tensor,
-    frames: list[Frame],
-    tile: Tile,
-    outside: Tensor,
-    copies: int,
-    top_k: int,
-    scratch: _Scratch,
-) -> _Candidates:
-    """The best positions inside the discs of frames that all count `copies` times."""
-    blocks = [frame.features[tile.key_rows, tile.key_columns] for frame in frames]
-    keys = torch.stack(blocks, out=scratch.take("keys", len(frames), *blocks[0].shape)).flatten(0, 2)
-    flat = torch.mm(queries, keys.T, out=scratch.take("scores", len(queries), len(keys)))
-    flat.view(len(queries), len(frames), -1).add_(outside[:, None, :])
-    # Of a set in which everything stands m times, the k best are copies of the ceil(k / m) best.
-    affinity, index = flat.topk(min(-(-top_k // copies), flat.shape[1]))
-    masks = torch.cat([f.masks[tile.key_rows, tile.key_columns].flatten(0, 1) for f in frames])
-    return _Candidates(affinity.repeat(1, copies), masks[index].repeat(1, copies, 1))
+def _compiled(
+    query: Tensor, references: Sequence[Frame], memory: Memory, counts: Sequence[Counts], protocol: Protocol
+) -> Tensor:
+    height, width, _ = query.shape
+    disc, whole = (np.array(half_widths(r, height, width), np.int64) for r in (protocol.radius, None))
+    around = disc if protocol.reference_window else whole
+    given = [_reference_keys(frame, memory, around) for frame in references]
+    if not protocol.top_k_per_frame:
+        keys = [_context_keys(memory, counts, disc)]
+        keys += [
+            replace(one, copies=np.eye(len(given), dtype=np.int64)[:, [r]]) for r, one in enumerate(given)
+        ]
+        return _votes(query, keys, references, memory, protocol)
+    masks = torch.zeros_like(torch.stack([frame.masks for frame in references]))
+    for r, (reference, slots) in enumerate(zip(references, counts, strict=True)):
+        parts = [(given[r], 1)]
+        parts += [(_context_keys(memory, [{slot: 1}], disc), times) for slot, times in slots.items()]
+        for keys_of_one, times in parts:
+            share = times / (1 + sum(slots.values()))
+            masks[r] += share * _votes(query, [keys_of_one], [reference], memory, protocol)[0]
+    return masks
 
 
-def _outside(tile: Tile, radius: float, like: Tensor) -> Tensor:
-    """[Q, K]: 0 inside the disc, -inf outside, so that no softmax weight is left there."""
-    queries = grid(tile.rows, tile.columns, like.device)
-    keys = grid(tile.key_rows, tile.key_columns, like.device)
-    allowed = within_radius(queries, keys, radius)
-    return like.new_zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+def _context_keys(memory: Memory, counts: Sequence[Counts], disc: NDArray[np.int64]) -> _Keys:
+    frames = memory.features.numpy()
+    copies = np.zeros((len(counts), len(frames)), np.int64)
+    for row, slots in zip(copies, counts, strict=True):
+        row[list(slots)] = list(slots.values())
+    order = list(dict.fromkeys(slot for slots in counts for slot in slots))
+    return _Keys(frames, np.array(order, np.int64), copies, disc, 0)
 
 
-def _vote(found: list[_Candidates], top_k: int, temperature: float) -> Tensor:
-    """Joint top k over all candidates -> [Q, M]."""
-    affinity = torch.cat([part.affinity for part in found], dim=1)
-    masks = torch.cat([part.masks for part in found], dim=1)
-    best, index = affinity.topk(min(top_k, affinity.shape[1]))
-    weights = (best / temperature).softmax(dim=1)
-    chosen = masks.take_along_dim(index[:, :, None], dim=1)
-    return torch.einsum("qk,qkm->qm", weights, chosen)
+def _reference_keys(frame: Frame, memory: Memory, disc: NDArray[np.int64]) -> _Keys:
+    """The reference's positions are numbered after those of the memory."""
+    one = np.ones((1, 1), np.int64)
+    first = memory.masks[..., 0].numel()
+    return _Keys(frame.features[None].contiguous().numpy(), np.zeros(1, np.int64), one, disc, first)
+
+
+def _votes(
+    query: Tensor, keys: Sequence[_Keys], references: Sequence[Frame], memory: Memory, protocol: Protocol
+) -> Tensor:
+    """The nearest of all keys, and their vote: [R, h, w, M]."""
+    height, width, _ = query.shape
+    vectors = query.contiguous().numpy()
+    best = np.full((len(references), height * width, protocol.top_k), -np.inf, vectors.dtype)
+    where = np.zeros(best.shape, np.int64)
+
+    def tile(corner: tuple[int, int]) -> None:
+        for part in keys:
+            search(
+                vectors,
+                part.frames,
+                part.order,
+                part.copies,
+                part.disc,
+                part.first,
+                *corner,
+                best,
+                where,
+            )
+
+    _share(tile, list(product(range(0, height, TILE), range(0, width, TILE))))
+    masks = torch.stack([frame.masks for frame in references])
+    for r, frame in enumerate(references):
+        vote(
+            best[r],
+            where[r],
+            memory.masks.flatten(0, 2).numpy(),
+            frame.masks.contiguous().flatten(0, 1).numpy(),
+            protocol.temperature,
+            masks[r].flatten(0, 1).numpy(),
+        )
+    return masks
+
+
+def _share(work: Callable[[tuple[int, int]], None], corners: Sequence[tuple[int, int]]) -> None:
+    """Over as many threads as torch uses; kernels let go of the interpreter.
+
+    Threads of our own: numba's die with a process that forks, and may not be used from two threads.
+    """
+    threads = min(torch.get_num_threads(), len(corners))
+    if threads == 1:
+        for corner in corners:
+            work(corner)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, corners))

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hvc.evaluation.context import context_counts
-from hvc.evaluation.propagation import Frame, propagate_masks
+from hvc.evaluation.memory import Frame, Memory
+from hvc.evaluation.propagation import propagate_masks
 from hvc.evaluation.protocol import LabelResize, Protocol
 
 
@@ -32,7 +33,7 @@ class Propagator:
         self._protocol = protocol
         self._known = torch.zeros(channels, dtype=torch.bool)
         self._references: list[_Reference] = []
-        self._recent: dict[int, Frame] = {}
+        self._memory: Memory | None = None
         self._t = 0
 
     def step(self, features: Tensor, given: Tensor | None = None, *, soft: Tensor | None = None) -> Tensor:
@@ -47,41 +48,45 @@ class Propagator:
         Returns:
             Soft masks [h, w, M]; over M they sum to about 1 (to 0 before anything is annotated).
         """
-        grid = features.permute(1, 2, 0).contiguous()
-        masks = self._predict(grid)
+        if self._protocol.precision == "float16":
+            features = features.half().to(features.dtype)
+        memory = self._memory = self._memory or self._allocate(features)
+        now = memory[self._t % len(memory.features)]
+        now.features.copy_(features.permute(1, 2, 0))
+        now.masks.copy_(self._predict(now.features, memory))
         maps = given if soft is None else soft
         new = self._new_channels(maps)
         if maps is not None and new.any():
             chosen = maps * new.to(maps.device)[:, None, None]
-            drawn = (
-                _on_grid(chosen, grid, self._protocol.label_resize)
-                if soft is None
-                else _as_is(chosen, grid)
-            )
-            masks, channels = self._draw(masks, drawn, new.to(grid))
-            self._references.append(_Reference(self._t, Frame(grid, masks), channels))
+            resize = self._protocol.label_resize
+            drawn = _on_grid(chosen, now.masks, resize) if soft is None else _as_is(chosen, now.masks)
+            channels = self._draw(now.masks, drawn, new.to(now.masks))
+            kept = Frame(now.features.clone(), now.masks.clone())
+            self._references.append(_Reference(self._t, kept, channels))
             self._known |= new
-        self._remember(Frame(grid, masks))
-        return masks
+        self._t += 1
+        return now.masks.clone()
 
-    def _predict(self, grid: Tensor) -> Tensor:
+    def _allocate(self, features: Tensor) -> Memory:
+        """Room for the context and the frame itself, used in turn."""
+        half = self._protocol.precision == "float16" and features.device.type != "cpu"
+        dtype = torch.float16 if half else features.dtype
+        return Memory.like(self._protocol.context + 1, features, len(self._known), dtype)
+
+    def _predict(self, query: Tensor, memory: Memory) -> Tensor:
         """The sum over references, each restricted to its own channels."""
-        masks = grid.new_zeros(*grid.shape[:2], len(self._known))
-        for reference in self._references:
-            masks += reference.channels * self._predict_from(reference, grid)
-        return masks
+        if not self._references:
+            return query.new_zeros(*query.shape[:2], len(self._known))
+        counts = [self._slots(reference.index, len(memory.features)) for reference in self._references]
+        frames = [reference.frame for reference in self._references]
+        masks = propagate_masks(query, frames, memory, counts, self._protocol)
+        channels = torch.stack([reference.channels for reference in self._references])
+        return (masks * channels[:, None, None]).sum(0)
 
-    def _predict_from(self, reference: _Reference, grid: Tensor) -> Tensor:
-        protocol = self._protocol
-        counts = context_counts(reference.index, self._t, protocol.context)
-        return propagate_masks(
-            grid,
-            reference.frame,
-            [(self._recent[index], count) for index, count in counts.items()],
-            radius=protocol.radius or max(grid.shape[:2]) * 2.0,
-            top_k=protocol.top_k,
-            temperature=protocol.temperature,
-        )
+    def _slots(self, reference: int, size: int) -> dict[int, int]:
+        """A reference's context as slots of the memory, the newest frame first: it is most alike."""
+        counts = context_counts(reference, self._t, self._protocol.context)
+        return {frame % size: counts[frame] for frame in sorted(counts, reverse=True)}
 
     def _new_channels(self, maps: Tensor | None) -> Tensor:
         """bool [M]: ids that the given maps show for the first time."""
@@ -90,21 +95,18 @@ class Propagator:
             return torch.zeros_like(self._known)
         return maps.flatten(1).any(1).cpu() & ~self._known
 
-    def _draw(self, masks: Tensor, drawn: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks with the new ids drawn over them, and the channels that the frame answers for.
+    def _draw(self, masks: Tensor, drawn: Tensor, new: Tensor) -> Tensor:
+        """Draw the new ids over the masks, in place; the channels that the frame answers for.
 
         As officially, an object that is lost on the feature grid of the very first frame is not
         answered for, while in later frames the full-size mask decides.
         """
         if self._t == 0:
-            return drawn, (drawn.sum((0, 1)) > 0).to(drawn)
+            masks.copy_(drawn)
+            return (drawn.sum((0, 1)) > 0).to(drawn)
         cover = drawn.sum(-1, keepdim=True)
-        return (1 - cover) * masks + cover * drawn, new
-
-    def _remember(self, frame: Frame) -> None:
-        self._recent[self._t] = frame
-        self._recent.pop(self._t - self._protocol.context, None)
-        self._t += 1
+        masks.copy_((1 - cover) * masks + cover * drawn)
+        return new
 
 
 def _on_grid(masks: Tensor, grid: Tensor, how: LabelResize) -> Tensor:

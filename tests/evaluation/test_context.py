@@ -11,8 +11,8 @@ from hvc.evaluation.context import (
     context_counts,
     context_frames,
     grid,
+    half_widths,
     plan_tiles,
-    tile_side,
     within_radius,
 )
 
@@ -49,31 +49,32 @@ def test_the_radius_itself_is_outside(radius):
 
 
 @settings(max_examples=50, deadline=None)
-@given(height=sizes, width=sizes, radius=radii, side=st.integers(1, 17))
-def test_tiles_cover_every_query_once_and_hold_every_disc(height, width, radius, side):
-    covered = torch.zeros(height, width, dtype=torch.int64)
+@given(height=sizes, width=sizes, radius=st.none() | radii | st.integers(1, 900).map(math.sqrt))
+def test_half_widths_are_the_disc(height, width, radius):
+    halves = half_widths(radius, height, width)
     everything = grid(slice(0, height), slice(0, width), torch.device("cpu"))
-    for tile in plan_tiles(height, width, radius, side):
-        covered[tile.rows, tile.columns] += 1
-        queries = grid(tile.rows, tile.columns, torch.device("cpu"))
-        inside = torch.zeros(height, width, dtype=torch.bool)
-        inside[tile.key_rows, tile.key_columns] = True
-        wanted = within_radius(queries, everything, radius).any(0).view(height, width)
-        assert not (wanted & ~inside).any()
-    assert (covered == 1).all()
+    far = height + width if radius is None else radius
+    expected = within_radius(everything[:1], everything, far).view(height, width)
+    inside = torch.zeros(height, width, dtype=torch.bool)
+    for row, half in enumerate(halves):
+        inside[row, : half + 1] = True
+    assert (inside == expected).all()
 
 
 @settings(max_examples=50, deadline=None)
-@given(height=sizes, width=sizes, radius=radii, frames=st.integers(0, 60), budget=st.integers(1, 10**7))
-def test_tiles_keep_to_the_budget(height, width, radius, frames, budget):
-    side = tile_side(height, width, radius, frames, budget)
-    assert side in (1, 2, 4, 8, 16)
-    if side > 1:
-        tiles = plan_tiles(height, width, radius, side)
-        assert all(_affinities(tile, height, width, frames) <= budget for tile in tiles)
-
-
-def _affinities(tile, height, width, frames):
-    queries = (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
-    nearby = (tile.key_rows.stop - tile.key_rows.start) * (tile.key_columns.stop - tile.key_columns.start)
-    return queries * max(height * width, frames * nearby)
+@given(height=sizes, width=sizes, radius=st.none() | radii, side=st.integers(1, 17))
+def test_equal_tiles_cover_every_query_and_hold_every_disc(height, width, radius, side):
+    covered = torch.zeros(height, width, dtype=torch.bool)
+    everything = grid(slice(0, height), slice(0, width), torch.device("cpu"))
+    shapes = set()
+    for tile in plan_tiles(height, width, half_widths(radius, height, width), side):
+        covered[tile.rows, tile.columns] = True
+        queries = grid(tile.rows, tile.columns, torch.device("cpu"))
+        keys = grid(tile.key_rows, tile.key_columns, torch.device("cpu"))
+        shapes.add((len(queries), len(keys)))
+        inside = torch.zeros(height, width, dtype=torch.bool)
+        inside[tile.key_rows, tile.key_columns] = True
+        wanted = within_radius(queries, everything, radius or math.inf).any(0).view(height, width)
+        assert not (wanted & ~inside).any()
+    assert covered.all()
+    assert len(shapes) == 1

@@ -43,11 +43,34 @@ def test_nothing_is_predicted_before_anything_is_given():
 
 
 @pytest.mark.parametrize("context", [0, 1, 3])
-def test_memory_is_bounded_by_the_context(context):
-    propagator = Propagator(Protocol(context=context), 2)
-    for t, feature in enumerate(features(8)):
+def test_what_is_older_than_the_context_is_forgotten(context):
+    """Two videos that differ only in a frame that no context reaches any more."""
+    one, two = (Propagator(Protocol(context=context), 2) for _ in range(2))
+    frames = features(context + 3)
+    for propagator, second in ((one, features(seed=1)[0]), (two, features(seed=2)[0])):
+        propagator.step(frames[0], masks((0, 24, 0, 32)))
+        propagator.step(second)
+        # The frames between must not depend on the second one themselves: they are given.
+        for frame in frames[1 : context + 1]:
+            propagator.step(frame)
+            propagator._memory[(propagator._t - 1) % (context + 1)].masks.fill_(0.5)
+    torch.testing.assert_close(one.step(frames[-1]), two.step(frames[-1]), rtol=0, atol=0)
+
+
+def test_memory_is_one_copy_of_the_context():
+    propagator = Propagator(Protocol(context=3), 2)
+    for t, feature in enumerate(features(9)):
         propagator.step(feature, masks((0, 24, 0, 32)) if t == 0 else None)
-        assert len(propagator._recent) == min(context, t + 1)
+        assert propagator._memory.features.shape == (4, 6, 8, 16)
+        assert len(propagator._references) == 1
+
+
+def test_results_are_not_overwritten_by_later_frames():
+    propagator = Propagator(Protocol(context=0), 2)
+    first = propagator.step(features()[0], masks((0, 24, 0, 32)))
+    before = first.clone()
+    propagator.step(features(seed=3)[0])
+    assert torch.equal(first, before)
 
 
 def test_a_static_video_keeps_its_labels():
@@ -78,3 +101,56 @@ def test_masks_of_known_ids_are_ignored():
         propagator.step(first, masks((0, 24, 0, 64)))
     torch.testing.assert_close(one.step(second, masks((30, 48, 0, 20))), two.step(second))
     torch.testing.assert_close(one.step(third), two.step(third))
+
+
+def test_late_objects_may_be_left_out():
+    one, two = (Propagator(Protocol(late_objects="never"), 3) for _ in range(2))
+    frames = features(4)
+    for propagator in (one, two):
+        propagator.step(frames[0], masks((0, 24, 0, 64), None))
+    torch.testing.assert_close(
+        one.step(frames[1], masks(None, (30, 48, 0, 64))), two.step(frames[1]), rtol=0, atol=0
+    )
+    assert not one.step(frames[2])[..., 2].any()
+    # What is first given is never late, whenever that is.
+    late = Propagator(Protocol(late_objects="never"), 2)
+    late.step(frames[0])
+    assert late.step(frames[1], masks((0, 24, 0, 64)))[..., 1].any()
+
+
+def test_soft_maps_are_taken_as_they_are():
+    """Several channels may be 1 in a place, as joints near each other are, and one may be empty."""
+    maps = torch.rand(4, 6, 8, generator=torch.Generator().manual_seed(1))
+    maps[3] = 0
+    propagator = Propagator(Protocol(temperature=0.01), 4)
+    still = features()[0]
+    first = propagator.step(still, soft=maps)
+    torch.testing.assert_close(first.permute(2, 0, 1), maps.double())
+    after = propagator.step(still)
+    torch.testing.assert_close(after, first, rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match=r"maps of \(5, 8\) cells, but features of \(6, 8\)"):
+        Propagator(Protocol(), 4).step(still, soft=maps[:, 1:])
+
+
+def test_labels_are_resized_as_the_protocol_says():
+    """Centres of pixels at halves: a cell takes the mean of the four pixels around its middle."""
+    given = masks((0, 20, 0, 28))
+    soft = Propagator(Protocol(label_resize="half-pixel"), 2).step(features()[0], given)
+    pixels = given[1].double()
+    middle = sum(pixels[3 + y :: 8, 3 + x :: 8] for y in (0, 1) for x in (0, 1)) / 4
+    torch.testing.assert_close(soft[..., 1], middle)
+    column = torch.tensor([[[0.0], [1.0]]]).expand(4, 2, 1)
+    half_pixel, aligned = (upsample(column, (4, 4), how)[1][0] for how in ("half-pixel", "aligned"))
+    torch.testing.assert_close(half_pixel, torch.tensor([0, 0.25, 0.75, 1]))
+    torch.testing.assert_close(aligned, torch.tensor([0, 1 / 3, 2 / 3, 1]))
+
+
+def test_half_precision_rounds_features_only():
+    soft = [Propagator(Protocol(context=2, precision=name), 2) for name in ("float32", "float16")]
+    frames = features(3)
+    for propagator in soft:
+        propagator.step(frames[0], masks((0, 24, 0, 32)))
+    whole, half = (propagator.step(frames[1]) for propagator in soft)
+    assert half.dtype == whole.dtype
+    difference = (half - whole).abs().max()
+    assert 0 < difference < 0.02
