@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.features import Encoder, scaled_size
+from hvc.evaluation.features import Encoder, MergedExtractor, PixelExtractor, scaled_size
 from hvc.pretrain.encoder_file import EncoderMetadata, write_encoder
 from hvc.pretrain.trunk import Trunk, initialise
 
@@ -96,13 +96,51 @@ def test_read_only_and_flipped_images_are_taken():
 
 
 @pytest.mark.parametrize(
-    ("size", "shorter", "expected"),
+    ("size", "asked", "expected"),
     [
         ((480, 854), 240, (240, 427)),
         ((854, 480), 240, (427, 240)),
         ((480, 910), 320, (320, 606)),
         ((9, 9), 18, (18, 18)),
+        ((480, 854), (320, 328), (320, 328)),
     ],
 )
-def test_the_shorter_side_is_scaled(size, shorter, expected):
-    assert scaled_size(*size, shorter) == expected
+def test_the_shorter_side_is_scaled_or_the_size_is_as_asked(size, asked, expected):
+    assert scaled_size(*size, asked) == expected
+
+
+@pytest.mark.parametrize("extractor", [Encoder.untrained(0), PixelExtractor()])
+@pytest.mark.parametrize(("size", "cells"), [(None, (6, 8)), (32, (4, 6)), ((64, 24), (8, 3))])
+def test_maps_have_the_size_asked_for(extractor, size, cells):
+    assert extractor.features(picture(41, 57), size).shape[1:] == cells
+
+
+def test_pixels_are_those_of_the_cells_patch():
+    """Cells at the edge repeat the last row and column; each has length 1."""
+    image = picture(41, 57)
+    features = PixelExtractor().features(image)
+    assert features.shape == (192, 6, 8)
+    torch.testing.assert_close(features.norm(dim=0), torch.ones(6, 8))
+    rows, columns = np.arange(40, 48).clip(max=40), np.arange(56, 64).clip(max=56)
+    for cell, patch in (((1, 2), image[8:16, 16:24]), ((5, 7), image[rows][:, columns])):
+        pixels = (patch / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+        expected = torch.from_numpy(pixels.transpose(2, 0, 1).ravel()).float()
+        torch.testing.assert_close(features[:, *cell], F.normalize(expected, dim=0))
+
+
+def test_two_encoders_are_compared_at_once():
+    """The affinity is the weighted mean of both: (w^2 a + b) / (w^2 + 1)."""
+    one, two, weight = Encoder.untrained(1), Encoder.untrained(2), 1.75
+    affinities = []
+    for extractor in (one, two, MergedExtractor(one, two, weight)):
+        flat = extractor.features(picture(), 32).flatten(1)
+        affinities.append(flat.T @ flat)
+    expected = (weight**2 * affinities[0] + affinities[1]) / (weight**2 + 1)
+    torch.testing.assert_close(affinities[2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_encoders_of_different_strides_are_not_merged():
+    trunk = Trunk("resnet18", (), "layer3")  # stride 16
+    other = Encoder(trunk, MEAN, STD)
+    with pytest.raises(HvcError, match="maps of 5 x 7 and 3 x 4 cells for an image of 40 x 56 pixels"):
+        MergedExtractor(Encoder.untrained(0), other, 1.05).features(picture())

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
-from hvc.evaluation.features import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from hvc.evaluation.features import IMAGENET_MEAN, IMAGENET_STD, Encoder, MergedExtractor
 from hvc.evaluation.masks import read_mask
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.sequences import Sequence
@@ -34,17 +33,6 @@ def encoder(golden, depth):
     return Encoder(trunk, IMAGENET_MEAN, IMAGENET_STD)
 
 
-class TwoEncoders:
-    """The official ensemble: both maps side by side, the first one weighted."""
-
-    def __init__(self, first, second, weight=1.05):
-        self.first, self.second, self.weight = first, second, weight
-
-    def features(self, image, input_size):
-        maps = self.weight * self.first.features(image, input_size), self.second.features(image, input_size)
-        return F.normalize(torch.cat(maps), dim=0)
-
-
 def sequences(data):
     """The official file list: flag, frame, mask (which need not be there)."""
     videos = {}
@@ -64,7 +52,9 @@ def sequences(data):
 def test_end_to_end(golden, kind):
     folder = golden.load("toyvos")
     first = encoder(golden, 18)
-    source = TwoEncoders(first, encoder(golden, 50)) if kind == "merged" else first
+    source = (
+        MergedExtractor(first, encoder(golden, 50), Protocol().merge_weight) if kind == "merged" else first
+    )
     videos = sequences(folder / "data")
     assert [(len(v.frames), sorted(v.masks)) for v in videos] == [(9, [0]), (8, [0, 4])]
     for video in videos:
