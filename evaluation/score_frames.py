@@ -17,7 +17,7 @@ from hvc.evaluation.sequences import Sequence
 
 _CHUNK = 24
 """Frames of a sequence that one process measures at a time."""
-_PER_PROCESS = 60
+_PER_PROCESS = 200
 """Fewer frames than this are measured sooner than another process starts."""
 
 
