@@ -34,10 +34,9 @@ _HINTS = {f"JPEGImages/{name}": _HIGHER for name in ("Full-Resolution", "1080p")
 
 
 def davis2016_names(folder: str | Path) -> list[str]:
-    """The names on the validation list that are there; without a list, all that are there."""
+    """The names on the validation list; without a list, of all that are there."""
     there = _there(Path(folder))
-    listed = _listed(Path(folder), "480p/val", "2016/val")
-    return there if listed is None else [name for name in listed if name in there]
+    return _listed(Path(folder), "480p/val", "2016/val") or there
 
 
 def read_davis2016(folder: str | Path, names: Items[str] | None = None) -> list[Sequence]:
@@ -52,8 +51,8 @@ def read_davis2016(folder: str | Path, names: Items[str] | None = None) -> list[
     """
     root = Path(folder)
     there = _there(root)
-    listed = _listed(root, "480p/val", "2016/val")
-    chosen = choose(names, there if listed is None else listed, there, _images(root))
+    listed = _listed(root, "480p/val", "2016/val") or there
+    chosen = choose(names, listed, there, _images(root))
     sequences = [_annotated(root, name, single_object=True) for name in chosen]
     for sequence in sequences:
         _check_masks(sequence, "one object")
@@ -75,7 +74,7 @@ def read_davis2016_merged(folder: str | Path, names: Items[str] | None = None) -
 
 
 def davis2017_names(folder: str | Path) -> list[str]:
-    """The names of DAVIS 2017 val that are there."""
+    """The names of DAVIS 2017 val."""
     return _names(Path(folder), VAL_2017, "2017/val")
 
 
@@ -89,7 +88,7 @@ def read_davis2017(folder: str | Path, names: Items[str] | None = None) -> list[
 
 
 def test_dev_names(folder: str | Path) -> list[str]:
-    """The names of DAVIS 2017 test-dev that are there."""
+    """The names of DAVIS 2017 test-dev."""
     return _names(Path(folder), TEST_DEV_2017, "2017/test-dev")
 
 
@@ -120,8 +119,8 @@ def _read_2017(
 
 
 def _names(root: Path, official: list[str], *lists: str) -> list[str]:
-    there = _there(root)
-    return [name for name in _listed(root, *lists) or official if name in there]
+    _there(root)
+    return _listed(root, *lists) or official
 
 
 def _images(root: Path) -> Path:

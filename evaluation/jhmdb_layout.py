@@ -13,10 +13,9 @@ _TEST = "2"
 
 
 def jhmdb_names(folder: Path) -> list[str]:
-    """The clips of the test set of split 1 that are there; without splits, all that are there."""
+    """The clips of the test set of split 1; without splits, all that are there."""
     there = _there(folder)
-    listed = _test_clips(folder)
-    return sorted(there) if listed is None else [name for name in listed if name in there]
+    return _test_clips(folder) or sorted(there)
 
 
 def read_jhmdb(folder: Path, names: Items[str] | None = None) -> list[Sequence]:

@@ -14,10 +14,9 @@ CLASSES = words(
 
 
 def vip_names(folder: Path) -> list[str]:
-    """The videos of lists/val_videos.txt that are there."""
+    """The videos of lists/val_videos.txt."""
     _check(folder)
-    there = folder_names(folder / "Images")
-    return [name for name in read_list(folder / "lists" / "val_videos.txt") if name in there]
+    return read_list(folder / "lists" / "val_videos.txt")
 
 
 def read_vip(folder: Path, names: Items[str] | None = None) -> list[Sequence]:

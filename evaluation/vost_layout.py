@@ -9,9 +9,9 @@ from hvc.evaluation.sequences import Sequence, list_frames
 
 
 def vost_names(folder: Path) -> list[str]:
-    """The sequences of ImageSets/val.txt that are there."""
-    there = folder_names(_images(folder))
-    return [name for name in read_list(folder / "ImageSets" / "val.txt") if name in there]
+    """The sequences of ImageSets/val.txt."""
+    _images(folder)
+    return read_list(folder / "ImageSets" / "val.txt")
 
 
 def read_vost(folder: Path, names: Items[str] | None = None) -> list[Sequence]:

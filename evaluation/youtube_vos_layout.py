@@ -37,10 +37,8 @@ class _Places:
 
 
 def youtube_vos_names(folder: Path) -> list[str]:
-    """The validation videos that are there."""
-    places = _places(folder)
-    there = set(folder_names(places.masks))
-    return [name for name in _listed(places) if name in there]
+    """The validation videos that meta.json lists; without it, those that are there."""
+    return _listed(_places(folder))
 
 
 def read_youtube_vos(folder: Path, names: Items[str] | None, year: str) -> list[Sequence]:
