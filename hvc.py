@@ -553,6 +553,56 @@ def runs(
     print_runs(rows, now, uri, console, experiments=everything)
 
 
+@app.command(short_help="Compare scores of runs, baselines and publications.")
+def leaderboard(
+    benchmark: Annotated[
+        str | None, typer.Argument(metavar="[BENCHMARK]", help="Only this one  [default: all with scores]")
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "hvc",
+    everything: Annotated[bool, typer.Option("--all", help="The runs of all experiments.")] = False,
+    tracking_uri: TrackingUri = None,
+    limit: Annotated[int, typer.Option(help="Rows of a table at most, on the terminal.", min=1)] = 30,
+    csv: Annotated[Path | None, typer.Option(help="Write all rows to this file, too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file, too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank runs, baselines and published figures: one table per benchmark, protocol and set of files.
+
+    A run stands with the best of its evaluated steps. The page is one file that needs no network: it
+    sorts, filters, and opens rows to scores per sequence, curves and pictures.
+    """
+    import time
+
+    from rich.console import Console
+
+    from hvc.base.addresses import public
+    from hvc.base.files import write_atomic
+    from hvc.evaluation.leaderboard import board_of, need_benchmark
+    from hvc.evaluation.leaderboard_page import page
+    from hvc.evaluation.leaderboard_runs import collect, pictures_from
+    from hvc.evaluation.leaderboard_text import WIDTH, csv_text, print_board
+    from hvc.pretrain.runs import open_tracking
+    from hvc.pretrain.tracking_uri import default_uri
+
+    uri = tracking_uri or default_uri()
+    client = open_tracking(uri)
+    measured, unscored = collect(client, uri, None if everything else experiment)
+    need_benchmark(benchmark, measured)
+    board = board_of(measured, unscored, benchmark)
+    if csv is not None:
+        write_atomic(csv, csv_text(board))
+    if html is not None:
+        write_atomic(html, page(board, public(uri), pictures_from(client, uri), time.time()))
+    if as_json:
+        typer.echo(json.dumps(board.values(), indent=1))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    board = board_of(measured, unscored, benchmark, published=False)
+    print_board(board, public(uri), console, limit, all_published=benchmark is not None)
+
+
 @submit_app.command("shard")
 def submit_shard(
     source: Layout,

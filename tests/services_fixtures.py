@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from conftest import missing
-from services.install import S3_COMMANDS, SLURM_COMMANDS, missing_packages
+from services.browser import Browser
+from services.install import BROWSER_COMMANDS, S3_COMMANDS, SLURM_COMMANDS, missing_packages
 from services.mlflow_server import MlflowServer
 from services.proxy import KINDS, FaultProxy, Faulty
 from services.s3 import S3Server
@@ -110,3 +111,12 @@ def slurm_env(slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> S
     for name, value in slurm_cluster.env.items():
         monkeypatch.setenv(name, value)
     return slurm_cluster
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window: `open(path)`, `driver`, `complaints()`, `requests()`."""
+    _need("browser", BROWSER_COMMANDS)
+    chromium = Browser()
+    yield chromium
+    chromium.close()

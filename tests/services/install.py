@@ -1,4 +1,4 @@
-"""Installs the servers that the tests talk to: Slurm and the Ceph RADOS Gateway, from Debian.
+"""Installs what the tests talk to, from Debian: Slurm, the Ceph RADOS Gateway and a browser.
 
 Silent and instant where they are there already. Without root or apt it says what is missing and
 that those tests will skip; with HVC_REQUIRE=services that is a failure.
@@ -21,10 +21,13 @@ PACKAGES = {
     "slurmctld": "slurmctld",
     "slurmd": "slurmd",
     "sbatch": "slurm-client",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 """Command -> the Debian package that holds it."""
 
 S3_COMMANDS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph")
+BROWSER_COMMANDS = ("chromium", "chromedriver")
 SLURM_COMMANDS = ("slurmctld", "slurmd", "sbatch")
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
@@ -57,9 +60,9 @@ def main() -> int:
 
 def _obstacle() -> str | None:
     if shutil.which("apt-get") is None:
-        return "No apt-get here to install Slurm and Ceph with."
+        return "No apt-get here to install Slurm, Ceph and Chromium with."
     if os.geteuid() != 0:
-        return "Installing Slurm and Ceph needs root."
+        return "Installing Slurm, Ceph and Chromium needs root."
     return None
 
 
