@@ -373,6 +373,10 @@ def score_(
         typer.Argument(metavar="RESULTS", help="Folder of results: NAME/STEM.png, for joints NAME.json."),
     ],
     data: Data,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="For jhmdb: lost_joints=wrong, joint_first_frame=true, as in a protocol."),
+    ] = None,
     sequences: Annotated[
         str | None, typer.Option(help="Only these, e.g. `libby,blackswan`  [default: all, none may lack]")
     ] = None,
@@ -400,7 +404,15 @@ def score_(
 
     names = None if sequences is None else [name.strip() for name in sequences.split(",") if name.strip()]
     folder = Path(_local_folder("DATA", data))
-    report = score(str(benchmark), results, folder, names, official_decay=official_decay, workers=workers)
+    report = score(
+        str(benchmark),
+        results,
+        folder,
+        names,
+        overrides=overrides,
+        official_decay=official_decay,
+        workers=workers,
+    )
     if csv is not None:
         write_csv(report, csv)
     if as_json:

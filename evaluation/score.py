@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.pool import default_workers
 from hvc.evaluation.benchmarks import BENCHMARKS
+from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.score_frames import score_sequences
 from hvc.evaluation.scorer import Scorer
 from hvc.evaluation.scoring import Summary, scorer_of
@@ -43,6 +44,7 @@ def score(
     data: Path,
     names: list[str] | None = None,
     *,
+    overrides: list[str] | None = None,
     official_decay: bool = False,
     workers: int = 0,
 ) -> Report:
@@ -53,12 +55,16 @@ def score(
         results: RESULTS/NAME/STEM.png, or RESULTS/NAME.json of joints.
         data: the benchmark's folder.
         names: only these sequences; by default all of the benchmark, and each must have results.
+        overrides: `lost_joints=wrong`, `joint_first_frame=true`: how JHMDB counts, see `Protocol`.
         official_decay: see `davis_metrics.statistics`.
         workers: processes; 0: one per core.
 
     Raises HvcError that names the file at fault; nothing is taken from an earlier scoring.
     """
-    scorer = scorer_of(benchmark, official_decay=official_decay)
+    if overrides and benchmark != "jhmdb":
+        raise UsageError(f"{overrides[0]}: there is nothing to choose in the measures of {benchmark}")
+    protocol = Protocol.parse({}, overrides, where="hvc score")
+    scorer = scorer_of(benchmark, protocol, official_decay=official_decay)
     if scorer is None:
         raise HvcError(
             f"the ground truth of {benchmark} is not public; send its server what `hvc evaluate` packs, or "

@@ -11,7 +11,7 @@ from evaluation_video import make_video
 from running import hvc_json, run_hvc
 from scored_files import objects_in, scene
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, UsageError
 from hvc.evaluation import score_frames
 from hvc.evaluation.davis_metrics import MaskScorer
 from hvc.evaluation.joint_files import TrackedJoints, write_tracked
@@ -64,6 +64,24 @@ def test_joints(tmp_path):
     report = score("jhmdb", tmp_path / "results", data)
     assert report.headline == "pck_0.1"
     assert report.summary.scores == {f"pck_0.{n}": 100 for n in range(1, 6)}
+
+
+def test_how_joints_count_can_be_chosen(tmp_path):
+    data = perfect_joints(tmp_path / "data", tmp_path / "results")
+    joints = layouts.joint_positions(5)
+    joints[1:, :3] = np.nan
+    for path in (tmp_path / "results").rglob("*.json"):
+        write_tracked(path, TrackedJoints([f"{n:05d}" for n in range(1, 6)], 96, 72, joints))
+
+    def pck(*overrides):
+        report = score("jhmdb", tmp_path / "results", data, overrides=list(overrides))
+        return report.summary.scores["pck_0.1"]
+
+    assert pck() == 100
+    assert pck("lost_joints=wrong") == pytest.approx(80)
+    assert pck("lost_joints=wrong", "joint_first_frame=true") == pytest.approx(84)
+    with pytest.raises(UsageError, match="nothing to choose in the measures of vip"):
+        score("vip", tmp_path, tmp_path, overrides=["lost_joints=wrong"])
 
 
 def test_a_persons_own_video(tmp_path):
