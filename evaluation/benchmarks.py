@@ -40,8 +40,10 @@ class Benchmark:
     Raises HvcError that says what was expected where.
     """
     present: Callable[[Path], list[str]]
-    """The names on the benchmark's list, whether they are there or not; cheap. A score over fewer of them is
-    one of a subset."""
+    """The names on the benchmark's list, whether they are there or not; cheap.
+
+    A score over fewer of them is one of a subset.
+    """
     package: Callable[[Path, list[Sequence]], Path] | None = None
     """Folder of label maps (NAME/STEM.png) -> the zip, beside it, that the benchmark's server takes; the
     format is checked. None where there is no server."""
