@@ -1,6 +1,7 @@
 """The alias of a registered model that means its best checkpoint; only evaluation moves it."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +12,12 @@ _log = logging.getLogger(__name__)
 
 
 Scores = Mapping[tuple[str, int], float]
-"""By run id and step, finite."""
+"""By run id and step."""
 
 
 def ranked(versions: Iterable[Registered], scores: Scores) -> list[Registered]:
-    """The versions that have a score, the best first; of equal ones the newer first."""
-    scored = [item for item in versions if (item.run_id, item.step) in scores]
+    """The versions whose score is a number, the best first; of equal ones the newer first."""
+    scored = [item for item in versions if math.isfinite(scores.get((item.run_id, item.step), math.nan))]
     return sorted(
         scored,
         key=lambda item: (scores[item.run_id, item.step], item.time, item.step, int(item.version)),

@@ -1,6 +1,5 @@
 """Checkpoints of an experiment's runs as MLflow's registry has them, and how they scored."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +55,12 @@ def registered(client: Any, experiment_id: str, seen: dict[str, str | None]) -> 
 
 
 def scores_by_step(client: Any, run_id: str, metric: str) -> dict[int, float]:
-    """The newest value of a metric at each step of a run; what is no number is left out."""
+    """The newest value of a metric at each step of a run."""
     newest: dict[int, Any] = {}
     for point in client.get_metric_history(run_id, metric):
         if point.step not in newest or point.timestamp >= newest[point.step].timestamp:
             newest[point.step] = point
-    return {step: float(point.value) for step, point in newest.items() if math.isfinite(point.value)}
+    return {step: float(point.value) for step, point in newest.items()}
 
 
 def _is_ours(version: Any) -> bool:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from hvc.evaluation.registered import Registered
@@ -44,10 +45,7 @@ class VersionClaims:
     @contextmanager
     def hold(self, client: Any, version: Registered) -> Iterator[bool]:
         """Claim it while inside; False when somebody else was quicker."""
-        self._write(client, version, 0)
-        time.sleep(_SETTLE_SECONDS)
-        tags = client.get_model_version(version.model, version.version).tags
-        if not tags.get(self._tag, "").startswith(self._me):
+        if not self._take(client, version):
             yield False
             return
         done = threading.Event()
@@ -60,6 +58,24 @@ class VersionClaims:
             beat.join(BEAT_SECONDS)
             with contextlib.suppress(Exception):  # a server that is away: the claim goes stale
                 client.delete_model_version_tag(version.model, version.version, self._tag)
+
+    def _take(self, client: Any, version: Registered) -> bool:
+        now = self._claim_at(client, version)
+        if self.is_taken(replace(version, tags={} if now is None else {self._tag: now})):
+            return False
+        try:
+            self._write(client, version, 0)
+        except Exception:
+            now = self._claim_at(client, version)
+            if now is None or now.startswith(self._me):
+                raise
+            return False  # a database takes one of two tags that are made at the same moment
+        time.sleep(_SETTLE_SECONDS)
+        return (self._claim_at(client, version) or "").startswith(self._me)
+
+    def _claim_at(self, client: Any, version: Registered) -> str | None:
+        claim = client.get_model_version(version.model, version.version).tags.get(self._tag)
+        return None if claim is None else str(claim)
 
     def _beat(self, client: Any, version: Registered, done: threading.Event) -> None:
         number = 0

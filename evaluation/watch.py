@@ -21,6 +21,7 @@ from hvc.evaluation.evaluate import run
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.method import merged_suffix
 from hvc.evaluation.naming import metrics_path, subset_suffix
+from hvc.evaluation.one_sequence import is_scored
 from hvc.evaluation.registered import Registered, find_experiment, registered, scores_by_step
 from hvc.evaluation.resolve import pinned, resolve
 from hvc.evaluation.scoring import scorer_of
@@ -43,6 +44,9 @@ class Watched:
     """Versions that could not be evaluated, and why; they are not tried again by this process."""
     best: dict[str, str] = field(default_factory=dict)
     """The best version of each registered model."""
+
+    def __contains__(self, version: str) -> bool:
+        return version in self.evaluated or version in self.failed
 
 
 class Watcher:
@@ -106,7 +110,7 @@ class Watcher:
         for version in versions:
             if self._stop():
                 return False
-            if (version.run_id, version.step) in scores or version.name in self.done.failed:
+            if (version.run_id, version.step) in scores or version.name in self.done:
                 continue
             if self._claims.is_taken(version) or not self._is_there(version):
                 continue
@@ -220,6 +224,9 @@ def _one_per_step(versions: list[Registered]) -> list[Registered]:
 
 def _metrics_path(template: EvaluateConfig, merged: str) -> str:
     benchmark, data = BENCHMARKS[template.benchmark], Path(template.data)
-    names = [sequence.name for sequence in benchmark.read(data, template.sequences)]
+    sequences = benchmark.read(data, template.sequences)
+    if not any(is_scored(template, sequence) for sequence in sequences):
+        raise UsageError(f"{data}: no sequence has masks for every frame, so nothing can be scored")
+    names = [sequence.name for sequence in sequences]
     preset = template.protocol_name + merged + subset_suffix(names, benchmark.present(data))
     return metrics_path(template.benchmark, template.data, preset)
