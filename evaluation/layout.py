@@ -10,6 +10,7 @@ from hvc.base.errors import HvcError
 _log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 8
+_FOLDERS_LOOKED_AT = 50
 _OWN = "a person's own videos (folder)"
 _SIGNS = {
     "DAVIS (davis2016, davis2016-merged, davis2017, davis2017-test-dev)": ["JPEGImages/480p"],
@@ -68,7 +69,10 @@ def _complete(root: Path, parts: Iterable[str]) -> bool:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir())[:50]
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())[:_FOLDERS_LOOKED_AT]
+    except PermissionError:  # lost+found and its like are no data set
+        return []
 
 
 def folder_names(folder: Path) -> list[str]:
