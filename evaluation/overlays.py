@@ -14,12 +14,6 @@ Pixels = NDArray[np.uint8]
 Point = tuple[float, float] | None
 """x and y in pixels of the image; None: the joint is not there."""
 
-PARTS = (
-    *("background", "hat", "hair", "sun-glasses", "upper-clothes", "dress", "coat", "socks", "pants"),
-    *("gloves", "scarf", "skirt", "torso-skin", "face", "right-arm", "left-arm", "right-leg", "left-leg"),
-    *("right-shoe", "left-shoe"),
-)
-"""VIP's classes by their ids."""
 JOINTS = (
     *("neck", "belly", "face", "right shoulder", "left shoulder", "right hip", "left hip"),
     *("right elbow", "left elbow", "right knee", "left knee", "right wrist", "left wrist"),

@@ -8,19 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
-
 from hvc.evaluation.feature_sheet import Features, feature_sheet
 from hvc.evaluation.measures import MAIN, label, main_curve, scored_frames
 from hvc.evaluation.overlay_video import write_video
-from hvc.evaluation.overlays import Pixels, overlay
 from hvc.evaluation.overview import Cell, detail, overview
 from hvc.evaluation.scenes import Scene
 from hvc.evaluation.score_curves import score_curves
 from hvc.evaluation.sequences import Sequence as Video
-from hvc.evaluation.strips import strip, strip_of
-
-__all__ = ["draw", "draw_features", "draw_overview", "film_strip", "overlay"]
+from hvc.evaluation.strips import strip_of
 
 OVERVIEW, FEATURES = "overview.png", "features.png"
 
@@ -113,19 +108,6 @@ def draw_features(sequences: Sequence[Video], features: Features, folder: Path) 
     videos = [(one.name, one.frames[0], one.frames[-1]) for one in sequences]
     feature_sheet(videos, features).save(folder / FEATURES)
     return [folder / FEATURES]
-
-
-def film_strip(
-    images: Sequence[Pixels],
-    label_maps: Sequence[Pixels],
-    titles: Sequence[str],
-    truth: Sequence[Pixels] | None = None,
-) -> Image.Image:
-    """Frames of one size side by side with labels drawn over them; the truth, if any, as a second row."""
-    rows = {"propagated": [overlay(*pair) for pair in zip(images, label_maps, strict=True)]}
-    if truth is not None:
-        rows["ground truth"] = [overlay(*pair) for pair in zip(images, truth, strict=True)]
-    return strip(rows, titles, [""] * len(images), "")
 
 
 def _by_frame(curves: Mapping[str, list[float]], results: Sequence[int]) -> tuple[str, dict[int, float]]:

@@ -1,17 +1,17 @@
 """A sequence with its results, frame by frame, drawn at the size that a picture needs."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from hvc.base.errors import HvcError
 from hvc.evaluation.images import picture_size
+from hvc.evaluation.joint_files import read_joint_positions, read_tracked
 from hvc.evaluation.masks import read_mask
-from hvc.evaluation.overlays import PARTS, Pixels, Point, overlay, part_palette, skeleton
+from hvc.evaluation.overlays import Pixels, Point, overlay, part_palette, skeleton
 from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.vip_layout import CLASSES
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -34,8 +34,8 @@ class Scene:
         self._colours = None if sequence.classes is None else part_palette()
         self._joints = self._true_joints = None
         if sequence.joints is not None:
-            self._joints = _read_joints(labels / f"{sequence.name}.json")
-            self._true_joints = _read_positions(sequence.joints)
+            self._joints = _points(read_tracked(labels / f"{sequence.name}.json").joints)
+            self._true_joints = _points(read_joint_positions(sequence.joints))
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -73,7 +73,7 @@ class Scene:
         files = [self._labels / f"{self.stems[index]}.png" for index in ends]
         files += [path for index in ends if (path := self._sequence.annotations[index]) is not None]
         found = {int(number) for path in files for number in np.unique(read_mask(path))}
-        return sorted(number for number in found if 0 < number < len(PARTS))
+        return sorted(number for number in found if 0 < number < len(CLASSES))
 
     def _with_labels(self, index: int, size: Size, path: Path) -> Image.Image:
         """Scaled first and drawn over afterwards, so that contours stay crisp at any size."""
@@ -86,20 +86,9 @@ class Scene:
         return skeleton(self.plain(index, size), points)
 
 
-def _read_joints(path: Path) -> list[list[Point]]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise HvcError(f"{path}: no tracked joints ({error}); evaluate the sequence again") from None
-    return [_points(frame) for frame in content["joints"]]
-
-
-def _points(frame: list[Any]) -> list[Point]:
-    return [None if point is None else (float(point[0]), float(point[1])) for point in frame]
-
-
-def _read_positions(path: Path) -> list[list[Point]]:
-    from scipy.io import loadmat
-
-    positions = loadmat(path)["pos_img"] - 1  # [2, joints, frames], counted from 1
-    return [_points(list(frame)) for frame in positions.transpose(2, 1, 0)]
+def _points(positions: NDArray[np.float64]) -> list[list[Point]]:
+    """[frames, joints, 2], NaN for lost ones, as points."""
+    return [
+        [None if np.isnan(point).any() else (float(point[0]), float(point[1])) for point in frame]
+        for frame in positions
+    ]

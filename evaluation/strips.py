@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hvc.evaluation.overlays import PARTS, part_palette
+from hvc.evaluation.overlays import part_palette
 from hvc.evaluation.scenes import Scene, Size
+from hvc.evaluation.vip_layout import CLASSES
 from hvc.pretrain.charts import FAINT, INK, PAPER, SOFT
 
 FRAMES = 6
@@ -99,7 +100,7 @@ def legend_of(parts: Sequence[int], width: int) -> Image.Image:
     font, box, line = ImageFont.load_default(14), 14, 24
     places, x, y = [], _GAP, _GAP
     for number in parts:
-        needed = box + 6 + round(font.getlength(PARTS[number])) + 18
+        needed = box + 6 + round(font.getlength(CLASSES[number])) + 18
         if x + needed > width and x > _GAP:
             x, y = _GAP, y + line
         places.append((number, x, y))
@@ -109,5 +110,5 @@ def legend_of(parts: Sequence[int], width: int) -> Image.Image:
     for number, left, top in places:
         colour = tuple(int(value) for value in part_palette()[number])
         pen.rectangle((left, top, left + box, top + box), colour, INK)
-        pen.text((left + box + 6, top + box / 2), PARTS[number], INK, font, anchor="lm")
+        pen.text((left + box + 6, top + box / 2), CLASSES[number], INK, font, anchor="lm")
     return image

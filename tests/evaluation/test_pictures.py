@@ -14,11 +14,12 @@ from hvc.base.errors import HvcError
 from hvc.evaluation.masks import write_mask
 from hvc.evaluation.measures import label, main_curve, scored_frames
 from hvc.evaluation.overlay_video import write_video
-from hvc.evaluation.overlays import JOINTS, LIMBS, PARTS, overlay, part_palette, skeleton
+from hvc.evaluation.overlays import JOINTS, LIMBS, overlay, part_palette, skeleton
 from hvc.evaluation.pictures import draw, draw_features, draw_overview
 from hvc.evaluation.scenes import Scene
 from hvc.evaluation.sequences import Sequence
 from hvc.evaluation.strips import WIDTH, legend_of, spread, strip
+from hvc.evaluation.vip_layout import CLASSES
 
 
 @dataclass
@@ -166,7 +167,12 @@ def joints_on_disk(video, folder, joints):
     sequence, labels = written(video, folder)
     positions = np.full((2, len(JOINTS), 6), 30.0)
     savemat(folder / "joint_positions.mat", {"pos_img": positions})
-    content = {"joints": [joints] * 6, "frames": [], "width": 96, "height": 72}
+    content = {
+        "joints": [joints] * 6,
+        "frames": [path.stem for path in sequence.frames],
+        "width": 96,
+        "height": 72,
+    }
     (labels / "clip.json").write_text(json.dumps(content))
     pose = Sequence("clip", sequence.frames, {}, [None] * 6, False, joints=folder / "joint_positions.mat")
     return Scene(pose, labels)
@@ -199,10 +205,10 @@ def test_every_joint_has_a_limb_and_sides_have_colours_of_their_own():
 
 
 def test_parts_have_the_colours_of_the_legend(video, tmp_path):
-    sequence, labels = written(make_video(ids=(4, 13)), tmp_path, classes=len(PARTS))
+    sequence, labels = written(make_video(ids=(4, 13)), tmp_path, classes=len(CLASSES))
     scene = Scene(sequence, labels)
     assert scene.parts() == [4, 13]
-    assert len(np.unique(part_palette()[: len(PARTS)], axis=0)) == len(PARTS)
+    assert len(np.unique(part_palette()[: len(CLASSES)], axis=0)) == len(CLASSES)
     narrow, wide = legend_of([4, 13], 150), legend_of([4, 13], 900)
     assert narrow.height > wide.height
     found = {tuple(colour) for colour in np.asarray(wide).reshape(-1, 3)}
