@@ -74,8 +74,10 @@ def _parts(plan: _Plan, query: Tensor, frames: int) -> Iterator[_Plan]:
     """Cut a plan so that keys and affinities of each part keep to the budget."""
     keys = frames * plan.keys.shape[1] + query.shape[0] * query.shape[1]
     each = keys * (query.shape[2] + plan.queries.shape[1]) * query.element_size()
-    step = max(BUDGET // each, 1)
-    for start in range(0, len(plan.queries), step):
+    tiles = len(plan.queries)
+    parts = -(-tiles // max(BUDGET // each, 1))
+    step = -(-tiles // parts)
+    for start in range(0, tiles, step):
         yield _Plan(*(tensor[start : start + step] for tensor in plan))
 
 
