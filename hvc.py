@@ -389,7 +389,7 @@ def score_(
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write all scores, per sequence and object, to this file.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one per core.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Cores to use; 0: all.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare results, whatever made them, with a benchmark's ground truth.

@@ -145,7 +145,7 @@ def files(sequences: list[Sequence], folder: Path, checkout: Path | None) -> lis
 
 
 def parallel(sequences: list[Sequence], folder: Path) -> list[Figure]:
-    """All cores against one process, on enough frames; the start of the processes is in it."""
+    """All cores against one, on enough frames; where they are processes, their start is in it."""
     scorer, results, cores = MaskScorer(), folder / "results", default_workers()
     many = []
     for copy in range(COPIES):
@@ -159,7 +159,7 @@ def parallel(sequences: list[Sequence], folder: Path) -> list[Figure]:
     )
     frames = COPIES * VIDEOS * (FRAMES - 2)
     note = f"{frames} frames, {cores} cores, {frames / together:.0f} frames/s"
-    return [Figure("score.parallel", alone / together, "x", "one process, same files", note=note)]
+    return [Figure("score.parallel", alone / together, "x", "one core, same files", note=note)]
 
 
 def best(*functions: Callable[[], object]) -> list[tuple[float, object]]:

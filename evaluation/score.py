@@ -57,7 +57,7 @@ def score(
         names: only these sequences; by default all of the benchmark, and each must have results.
         overrides: `lost_joints=wrong`, `joint_first_frame=true`: how JHMDB counts, see `Protocol`.
         official_decay: see `davis_metrics.statistics`.
-        workers: processes; 0: one per core.
+        workers: cores to use; 0: all.
 
     Raises HvcError that names the file at fault; nothing is taken from an earlier scoring.
     """

@@ -1,6 +1,7 @@
-"""Frames measured in several processes, those of long videos first."""
+"""Frames measured on several cores, those of long videos first."""
 
 from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from hvc.evaluation.sequences import Sequence
 
 _CHUNK = 24
 """Frames of a sequence that one process measures at a time."""
+_THREADS = 4
+"""Decoding and counting leave Python to others, so that threads do, and they start at once; more than
+these would wait for each other."""
 _PER_PROCESS = 200
 """Fewer frames than this are measured sooner than another process starts."""
 
@@ -24,7 +28,7 @@ _PER_PROCESS = 200
 def score_sequences(
     scorer: Scorer, sequences: list[Sequence], results: Path, workers: int
 ) -> dict[str, dict[str, Any]]:
-    """The record of every sequence, in their order; frames are measured in so many processes."""
+    """The record of every sequence, in their order; frames are measured on so many cores."""
     chunks = plan_chunks({item.name: scorer.frames(item) for item in sequences})
     known = {item.name: item for item in sequences}
     tasks = [_Task(scorer, known[name], results, index, frames) for name, index, frames in chunks]
@@ -33,7 +37,7 @@ def score_sequences(
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("frames", total=total)
-        with closing(_answers(tasks, min(workers, -(-total // _PER_PROCESS)))) as answers:
+        with closing(_answers(tasks, workers)) as answers:
             for answer in answers:
                 parts[answer.name][answer.index] = answer.measured
                 progress.advance(bar, len(answer.measured))
@@ -77,6 +81,12 @@ def _measure(task: _Task) -> _Answer:
 
 
 def _answers(tasks: list[_Task], workers: int) -> Generator[_Answer, None, None]:
-    if workers <= 1:
-        return (_measure(task) for task in tasks)
-    return in_processes(_measure, tasks, workers, lambda: False)
+    processes = min(workers, sum(len(task.frames) for task in tasks) // _PER_PROCESS)
+    if processes > _THREADS:
+        return in_processes(_measure, tasks, processes, lambda: False)
+    return _in_threads(tasks, min(workers, _THREADS))
+
+
+def _in_threads(tasks: list[_Task], count: int) -> Generator[_Answer, None, None]:
+    with ThreadPoolExecutor(count) as threads:
+        yield from threads.map(_measure, tasks)

@@ -163,7 +163,8 @@ def test_without_public_ground_truth_there_is_no_score(tmp_path, benchmark):
         score(benchmark, tmp_path, tmp_path)
 
 
-def test_processes_give_what_one_gives(tmp_path, monkeypatch):
+@pytest.mark.parametrize("processes", [False, True])
+def test_several_cores_give_what_one_gives(tmp_path, monkeypatch, processes):
     generator = np.random.default_rng(0)
     scenes = []
     for name, frames in (("long", 60), ("short", 5)):
@@ -172,7 +173,10 @@ def test_processes_give_what_one_gives(tmp_path, monkeypatch):
         scenes.append(scene(tmp_path, truth, labels, name))
     sequences, results = [sequence for sequence, _ in scenes], scenes[0][1]
     alone = score_sequences(MaskScorer(), sequences, results, 1)
-    monkeypatch.setattr(score_frames, "_PER_PROCESS", 1)
+    if processes:
+        monkeypatch.setattr(score_frames, "_THREADS", 1)
+        monkeypatch.setattr(score_frames, "_PER_PROCESS", 1)
+        monkeypatch.setattr(score_frames, "_in_threads", None)
     assert score_sequences(MaskScorer(), sequences, results, 3) == alone
     assert list(alone) == ["long", "short"]
     assert alone["long"] == MaskScorer().score(sequences[0], results)
