@@ -25,8 +25,6 @@ from hvc.evaluation.sequences import Sequence
 from hvc.evaluation.sharing import longest_first, share
 from hvc.evaluation.tracked import tracking_uri
 
-__all__ = ["EvaluateConfig", "run"]
-
 _READERS = 8
 _AGAIN = "the same command again goes on"
 

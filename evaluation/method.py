@@ -1,6 +1,8 @@
 """What is evaluated: a trunk's features, two trunks' features side by side, or none at all."""
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hvc.base.errors import HvcError
 from hvc.evaluation.evaluate_config import EvaluateConfig
@@ -34,8 +36,15 @@ class Method:
 
     def to_send(self) -> "Method":
         """The same for another process, while this one lives: temporary files stay here."""
-        second = None if self.second is None else replace(self.second, held=None)
-        return Method(replace(self.first, held=None), second)
+        return Method(_to_send(self.first), None if self.second is None else _to_send(self.second))
+
+
+def _to_send(trunk: Trunk) -> Trunk:
+    """Without what keeps its file; one without a name is found by others among our open files."""
+    path = trunk.encoder
+    if path is not None and path.is_relative_to("/proc/self"):
+        path = Path("/proc", str(os.getpid()), path.relative_to("/proc/self"))
+    return replace(trunk, encoder=path, held=None)
 
 
 def merged_suffix(second: Trunk) -> str:

@@ -127,6 +127,9 @@ class Watcher:
             result = run(config, self._stop, Provenance())
         except HvcError as error:
             client.search_experiments(max_results=1)  # raises when it was the server that failed
+            if not self._is_there(version):
+                _log.info("%s was pruned before it could be evaluated", version.name)
+                return
             _log.warning("%s cannot be evaluated: %s", version.name, error)
             self.done.failed[version.name] = str(error)
             return

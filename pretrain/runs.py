@@ -185,7 +185,8 @@ def total_steps(
 
 
 def best_scores(histories: Mapping[str, list[tuple[int, float]]]) -> tuple[Score, ...]:
-    """Of every benchmark the best score, by name; scores of all its sequences go before those of some.
+    """Of every benchmark the best score, by name; scores of all its sequences go before those of some,
+    and those of the trunk alone before those with another one merged in.
 
     Args:
         histories: (step, value) of `eval/BENCHMARK/PRESET/jf_mean`.
@@ -200,8 +201,8 @@ def best_scores(histories: Mapping[str, list[tuple[int, float]]]) -> tuple[Score
     return tuple(best[name] for name in sorted(best))
 
 
-def _rank(score: Score) -> tuple[bool, float, int]:
-    return is_whole(score), score.jf_mean, score.step
+def _rank(score: Score) -> tuple[bool, bool, float, int]:
+    return is_whole(score), "-merged-" not in score.preset, score.jf_mean, score.step
 
 
 def is_whole(score: Score) -> bool:

@@ -7,9 +7,13 @@ import torch
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.stage import Provenance, never
-from hvc.evaluation.evaluate import EvaluateConfig, run
+from hvc.evaluation.benchmarks import BENCHMARKS
+from hvc.evaluation.evaluate import run
+from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.features import IMAGENET_MEAN, IMAGENET_STD
 from hvc.evaluation.naming import metrics_path, subset_suffix
+from hvc.evaluation.presets import PRESETS
+from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.tracked import shown, tracking_uri
 from hvc.pretrain.views import STATISTICS
 
@@ -38,6 +42,40 @@ def test_no_sequences_is_an_error_and_repeats_are_dropped():
 def test_the_protocols_numbers_are_finite_and_positive(key, value):
     with pytest.raises(UsageError, match=rf"protocol.{key}"):
         parse(f"protocol.{key}={value}")
+
+
+def test_a_benchmark_has_a_protocol_which_a_preset_replaces_and_overrides_change():
+    assert (parse().preset, parse().protocol, parse().protocol_name) == ("hvc", Protocol(), "hvc")
+    crw = parse("preset=crw")
+    assert crw.protocol == PRESETS["crw"]
+    assert crw.protocol_name == "crw"
+    changed = parse("preset=crw", "protocol.context=3")
+    assert changed.protocol == PRESETS["crw"].model_copy(update={"context": 3})
+    assert changed.protocol_name == f"custom-{changed.protocol.digest()[:6]}"
+    assert parse("protocol.context=50").protocol_name == "hvc", "nothing is changed by that"
+    for name, benchmark in BENCHMARKS.items():
+        values = {"checkpoint": "baseline:untrained", "benchmark": name, "data": "x"}
+        assert EvaluateConfig.parse(values).protocol_name == benchmark.preset
+
+
+def test_a_resolved_configuration_means_the_same_again():
+    config = parse("preset=crw-vip", "protocol.top_k=3", "workers=2", "parts=3", "part=2")
+    assert EvaluateConfig.parse(config.resolved()) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["preset=crv"], "no preset 'crv'; did you mean crw?.*hvc, sfc"),
+        (["benchmark=davis2061"], "no benchmark 'davis2061'; did you mean davis20.*vost, vip"),
+        (["part=2", "parts=2"], "part 2 of 2: parts are counted from 0 to 1"),
+        (["merge=baseline:first-mask"], "nothing to merge"),
+        (["workers=-1"], "workers"),
+    ],
+)
+def test_what_is_not_known_or_makes_no_sense_is_said(overrides, words):
+    with pytest.raises(UsageError, match=words):
+        parse(*overrides)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64])

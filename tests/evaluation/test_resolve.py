@@ -5,10 +5,12 @@ import pytest
 from checkpoint_data import snapshot, write, write_version_1
 from evaluation_video import make_video
 from running import hvc_json, run_hvc
+from weights_files import moco, trunk_state
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.base.storage import open_store
-from hvc.evaluation.resolve import resolve
+from hvc.base.storage import open_store, sha256_file
+from hvc.evaluation.method import Method
+from hvc.evaluation.resolve import pinned, resolve
 from hvc.pretrain.encoder_file import read_encoder
 
 UNUSED = "sqlite:///nowhere.db"
@@ -62,6 +64,43 @@ def test_every_name_leads_to_the_trunk(recorded):
     bare = resolve(f"{address}/step-00000010/{ENCODER}", uri)
     assert_trunk(bare, 10, None)
     assert bare.sha256 == resolve(f"runs:/{run_id}@10", uri).sha256
+
+
+def test_a_name_that_moves_on_can_be_pinned(recorded):
+    address, uri, run_id = recorded
+    for reference, name in [
+        (f"runs:/{run_id}", f"runs:/{run_id}@20"),
+        (f"runs:/{run_id[:8]}", f"runs:/{run_id}@20"),
+        (f"runs:/{run_id}@10", f"runs:/{run_id}@10"),
+        ("models:/trunk@newest", "models:/trunk/2"),
+        (f"{address}/step-00000010", f"{address}/step-00000010"),
+        ("baseline:pixels", "baseline:pixels"),
+    ]:
+        assert pinned(reference, uri) == name
+    assert_trunk(resolve(f"runs:/{run_id[:8]}@10", uri), 10, run_id)
+
+
+def test_baselines_have_names():
+    kinds = [resolve(f"baseline:{name}", UNUSED).kind for name in ("untrained", "pixels", "first-mask")]
+    assert kinds == ["untrained", "pixels", "first-mask"]
+    with pytest.raises(UsageError, match=r"the baselines are .*baseline:first-mask"):
+        resolve("baseline:random", UNUSED)
+
+
+def test_weights_as_others_publish_them_are_taken_as_imported(tmp_path):
+    theirs = moco(tmp_path / "moco_v1.pth.tar", trunk_state("resnet50"))
+    trunk = resolve(str(theirs), UNUSED)
+    assert (trunk.run_id, trunk.kind) == (None, "file")
+    state, metadata = read_encoder(trunk.encoder)
+    assert metadata.architecture == "resnet50"
+    assert (state["conv1.weight"] == trunk_state("resnet50")["conv1.weight"]).all()
+    assert trunk.sha256 == sha256_file(theirs)
+    temporary = trunk.encoder
+    del trunk
+    assert not temporary.exists()
+    (tmp_path / "other.pth").write_bytes(b"no weights")
+    with pytest.raises(HvcError, match=r"other\.pth"):
+        resolve(str(tmp_path / "other.pth"), UNUSED)
 
 
 def test_of_a_run_the_newest_that_is_still_there(recorded):
@@ -126,8 +165,11 @@ def test_the_copy_of_a_bucket_goes_with_the_trunk(s3_env):
         trunk = resolve(reference, UNUSED)
         path = trunk.encoder
         assert path.exists()
+        sent = Method(trunk).to_send().first.encoder
+        assert sha256_file(sent) == trunk.sha256
+        assert not str(sent).startswith("/proc/self"), "it is of use to other processes"
         del trunk
-        assert not path.parent.exists()
+        assert not path.exists() or "(deleted)" not in str(path.readlink()), "another file has its number"
 
 
 def test_version_1_still_leads_to_its_trunk(tmp_path):
@@ -145,6 +187,10 @@ def test_a_run_in_a_bucket_is_evaluated(trained, s3_env, tmp_path):
         store.write(name, local.read(name))
     make_video(ids=(1, 2)).write(tmp_path / "blocks")
     options = ["folder", "blocks", "protocol.input_size=48"]
+    make_video(ids=(1,)).write(tmp_path / "pair" / "one")
+    make_video(ids=(1, 2)).write(tmp_path / "pair" / "two")
+    pair = ("folder", "pair", *options[2:], "workers=2")
+    assert hvc_json("evaluate", address, *pair, cwd=tmp_path, **s3_env.env)["sequences"] == 2
     there = hvc_json("evaluate", address, *options, cwd=tmp_path, **s3_env.env)
     here = hvc_json("evaluate", result["checkpoint"], *options, cwd=tmp_path)
     assert there["weights_sha256"] == here["weights_sha256"]

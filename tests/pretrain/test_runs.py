@@ -242,6 +242,8 @@ def test_scores_over_all_sequences_come_first_and_the_best_step_wins():
     assert best == (Score("davis2016", "hvc", 60.0, 2),)
     assert best_scores({part: [(5, 99.0)]}) == (Score("davis2016", "hvc-subset-1", 99.0, 5),)
     assert best_scores({whole: []}) == ()
+    merged = whole.replace("/hvc/", "/hvc-merged-0123456/")
+    assert best_scores({merged: [(2, 80.0)], whole: [(1, 40.0)]}) == (Score("davis2016", "hvc", 40.0, 1),)
 
 
 @pytest.mark.parametrize(
