@@ -70,7 +70,7 @@
 
   const sequenceTable = (fact) => {
     const names = Object.keys(fact.per_sequence);
-    const measures = [...new Set(names.flatMap((name) => Object.keys(fact.per_sequence[name])))].slice(0, 6);
+    const measures = fact.measures;
     const curved = Object.keys(Object.values(fact.curves)[0] || {}).slice(0, 2);
     const table = make("table");
     const head = table.createTHead().insertRow();

@@ -30,7 +30,7 @@ RICH = 12
 """So many measured entries of a group have curves and pictures in the file."""
 _STRIPS = 3
 _WIDTH = 1100
-_MOST_POINTS = 60
+_MOST_POINTS, _MOST_MEASURES = 60, 6
 _HERE = Path(__file__).parent
 
 
@@ -141,7 +141,7 @@ def _section(number: int, group: Group, facts: dict[str, Any], album: "_Album") 
 def _protocol(group: Group) -> str:
     if not group.protocol:
         return ""
-    words = ", ".join(f"{key} {value}" for key, value in group.protocol.items())
+    words = ", ".join(f"{key} {json.dumps(value)}" for key, value in group.protocol.items())
     return f'<p class="note">{_e(words)}</p>'
 
 
@@ -224,11 +224,13 @@ def _facts(group: Group, entry: Entry, album: "_Album | None") -> dict[str, Any]
         "step": f"{entry.step:,}" + (f", the best of {entry.steps:,} evaluated" if entry.steps > 1 else ""),
         "data": group.digest,
     }
-    measures = {*MAIN, *(name for values in curves.values() for name in values)}
-    measures |= {name for values in sequences.values() for name in values}
+    known = {name for values in sequences.values() for name in values}
+    measures = [group.headline, *MAIN, *sorted(known)]
+    curved = {name for values in curves.values() for name in values}
     return {
         "headline": group.headline,
-        "labels": {name: label(name) for name in sorted(measures)},
+        "measures": [name for name in dict.fromkeys(measures) if name in known][:_MOST_MEASURES],
+        "labels": {name: label(name) for name in sorted({*known, *curved, group.headline})},
         "facts": [[key, value] for key, value in said.items() if value],
         "history": [[step, value] for step, value in entry.history],
         "per_sequence": sequences,

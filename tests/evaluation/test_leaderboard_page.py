@@ -17,7 +17,10 @@ NAMES = ("video-00", "video-01", "</script><b>bold</b>")
 
 def entry(name, score, kind="run", **more):
     report = {
-        "per_sequence": {video: {"jf_mean": score + place} for place, video in enumerate(NAMES)},
+        "per_sequence": {
+            video: {"f_recall": 7.0, "j_mean": 3.0, "jf_mean": score + place}
+            for place, video in enumerate(NAMES)
+        },
         "per_object": {f"{video}/{k}": {"j_mean": 50.0 + k} for video in NAMES for k in (1, 2)},
         "curves": {video: {"j": [50.0, 60.0], "f": [40.0, math.nan], "j/1": [1.0, 2.0]} for video in NAMES},
     }
@@ -170,10 +173,10 @@ def test_a_row_opens_by_keyboard_and_its_details_go_with_it(driver):
         [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "td")]
         for row in css(driver, ".details tr")
     ]
-    assert [line[:2] for line in table if line and line[0] in NAMES] == [
-        ["video-00", "9.5"],
-        ["video-01", "10.5"],
-        ["</script><b>bold</b>", "11.5"],
+    assert [line[:4] for line in table if line and line[0] in NAMES] == [
+        ["video-00", "9.5", "3.0", "7.0"],
+        ["video-01", "10.5", "3.0", "7.0"],
+        ["</script><b>bold</b>", "11.5", "3.0", "7.0"],
     ]
     assert "1: 51.0, 2: 52.0" in details.text
     assert len(details.find_elements(By.CSS_SELECTOR, "polyline")) == 2 * len(NAMES)
