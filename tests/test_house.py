@@ -98,7 +98,18 @@ def test_dry_runs_print_the_script(arguments, tmp_path):
 
 
 def test_every_command_explains_itself():
-    commands = ["shard", "verify", "train", "runs", "evaluate", "score", "check-results", "demo", "doctor"]
+    commands = [
+        "shard",
+        "verify",
+        "train",
+        "runs",
+        "leaderboard",
+        "evaluate",
+        "score",
+        "check-results",
+        "demo",
+        "doctor",
+    ]
     for command in [[name] for name in commands] + [["submit", n] for n in ("shard", "train", "evaluate")]:
         done = subprocess.run([*HVC, *command, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
