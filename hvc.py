@@ -597,8 +597,9 @@ def leaderboard(
     from hvc.pretrain.tracking_uri import default_uri
 
     uri = tracking_uri or default_uri()
-    client = open_tracking(uri)
-    measured, unscored = collect(client, uri, None if everything else experiment)
+    with Console(stderr=True).status("asking MLflow"):
+        client = open_tracking(uri)
+        measured, unscored = collect(client, uri, None if everything else experiment)
     need_benchmark(benchmark, measured)
     board = board_of(measured, unscored, benchmark)
     if csv is not None:
