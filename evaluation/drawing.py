@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hvc.base.files import read_json, write_atomic
-from hvc.base.stage import never
+from hvc.base.stage import Stop
 from hvc.data_prep.pool import in_processes
 from hvc.evaluation.devices import devices_for
 from hvc.evaluation.evaluate_config import EvaluateConfig
@@ -39,8 +39,9 @@ def draw_all(
     summary: Summary | None,
     kind: str,
     subset: str,
-) -> list[Path]:
-    """The files of all pictures; HvcError where frames or results are damaged.
+    stop: Stop,
+) -> list[Path] | None:
+    """The files of all pictures, None if stopped before; HvcError where frames or results are damaged.
 
     Args:
         records: of all sequences.
@@ -53,11 +54,14 @@ def draw_all(
     each = partial(_draw, results=results, summary=summary)
     processes = len(devices_for(config, "cpu", [picture.sequence for picture in missing])) if missing else 1
     if processes > 1:
-        for _ in in_processes(each, missing, processes, never):
+        for _ in in_processes(each, missing, processes, stop):
             pass
     else:
         for picture in missing:
-            each(picture)
+            if not stop():
+                each(picture)
+    if stop():
+        return None
     files = [path for picture in pictures for path in _known(results, picture) or []]
     return [*_of_all(config, method, results, sequences, summary, kind, subset), *files]
 

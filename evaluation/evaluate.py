@@ -53,9 +53,9 @@ def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
         return Result(Outcome.DONE, {**state, **part, "next": "after all parts, the command without part"})
     subset = subset_suffix([sequence.name for sequence in sequences], benchmark.present(data))
     with results.reporting(stop) as ours:
-        if not ours:
+        report = _report(config, method, results, sequences, done, subset, kind, stop) if ours else None
+        if report is None:
             return Result(Outcome.STOPPED, {**state, "next": _AGAIN})
-        report = _report(config, method, results, sequences, done, subset, kind)
         pictures = [Path(path) for path in report["pictures"]]
         return Result(Outcome.DONE, report | log_to_run(config, method, uri, report, pictures))
 
@@ -82,8 +82,9 @@ def _report(
     done: Labelled,
     subset: str,
     kind: str,
-) -> dict[str, Any]:
-    """Scores over all sequences and pictures of them, on disk and as JSON-able data."""
+    stop: Stop,
+) -> dict[str, Any] | None:
+    """Scores over all sequences and pictures of them, on disk and as JSON-able data; None if stopped."""
     scorer = scorer_of(config.benchmark, config.protocol)
     scored = {item.name: done.records[item.name]["scores"] for item in sequences if is_scored(config, item)}
     summary = scorer.summarise(scored) if scorer is not None and scored else None
@@ -94,6 +95,8 @@ def _report(
     if package is not None and not subset:
         report["submission"] = str(package(results.labels, sequences))
     write_atomic(results.folder / f"scores{subset}.json", json.dumps(report, indent=1))
-    pictures = draw_all(config, method, results, sequences, done.records, summary, kind, subset)
+    pictures = draw_all(config, method, results, sequences, done.records, summary, kind, subset, stop)
+    if pictures is None:
+        return None
     report["pictures"] = [str(path) for path in pictures]
     return report

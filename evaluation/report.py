@@ -50,32 +50,39 @@ def _log_report(
     """Files first and metrics last, in one request: a run that has the score has all of it."""
     from mlflow.entities import Metric
 
-    folder = f"{report['metrics']}/step-{step:08d}"
+    scores = report["scores"] if report["headline"] is not None else {}
+    points = [  # their time is that of the results, so that two who send the same make one point
+        Metric(f"{report['metrics']}/{name}", value, report["evaluated"], step)
+        for name, value in scores.items()
+    ]
     client.get_run(run_id)  # a run that is not there is noticed before anything is sent
+    there = {point.key: _newest(client, run_id, point) for point in points}
+    if points and all(_is_very(there[point.key], point) for point in points):
+        return  # of this very evaluation, so its files are there, too
+    folder = f"{report['metrics']}/step-{step:08d}"
     for path in pictures:
         client.log_artifact(run_id, str(path), folder)
     client.log_dict(run_id, report, f"{folder}/scores.json")
-    if report["headline"] is None:
-        return
-    scores = {f"{report['metrics']}/{name}": value for name, value in report["scores"].items()}
-    new = {
-        name: value for name, value in scores.items() if not _is_there(client, run_id, name, step, value)
-    }
-    # The time is that of the results: the same results sent by two processes at once are one point.
-    points = [Metric(name, value, report["evaluated"], step) for name, value in new.items()]
-    if points:
-        client.log_batch(run_id, metrics=points)
+    new = [point for point in points if not _same(there[point.key], point)]
+    if new:
+        client.log_batch(run_id, metrics=new)
 
 
-def _is_there(client: Any, run_id: str, name: str, step: int, value: float) -> bool:
-    """Whether this score is the newest of its step already, so that a repeated evaluation adds nothing."""
-    points = [point for point in client.get_metric_history(run_id, name) if point.step == step]
-    newest = max(points, key=lambda point: point.timestamp, default=None)
-    return newest is not None and _same(newest.value, value)
+def _newest(client: Any, run_id: str, point: Any) -> Any:
+    """The newest point of the same metric and step that the run has, or None."""
+    points = [item for item in client.get_metric_history(run_id, point.key) if item.step == point.step]
+    return max(points, key=lambda item: item.timestamp, default=None)
 
 
-def _same(found: float, value: float) -> bool:
-    return found == value or (found != found and value != value)
+def _is_very(found: Any, point: Any) -> bool:
+    return _same(found, point) and bool(found.timestamp == point.timestamp)
+
+
+def _same(found: Any, point: Any) -> bool:
+    """Whether it is the same score, so that another evaluation adds nothing."""
+    if found is None:
+        return False
+    return bool(found.value == point.value or (found.value != found.value and point.value != point.value))
 
 
 def _baseline_run(client: Any, config: EvaluateConfig, kind: str, uri: str) -> str:

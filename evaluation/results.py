@@ -92,7 +92,8 @@ def results_of(config: EvaluateConfig, method: Method) -> Results:
     """
     seed = "" if method.seedless else config.seed
     key = f"{method.sha256}/{seed}/{config.protocol.digest()}/{config.data}"
-    name = f"{method.first.sha256[:9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    of = method.first.sha256[:9] if method.first.kind == "file" else method.first.kind
+    name = f"{of}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     root = Path(config.output) if config.output else Path("outputs") / "eval"
     results = Results((root / config.benchmark / name).absolute())
     try:

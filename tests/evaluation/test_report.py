@@ -7,7 +7,7 @@ from evaluation_video import make_video
 from registered_runs import RegisteredRun
 from running import hvc_json, run_hvc
 
-from hvc.base.stage import Provenance, never
+from hvc.base.stage import Outcome, Provenance, never
 from hvc.evaluation.evaluate import run
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.registered import scores_by_step
@@ -60,6 +60,22 @@ def test_a_repeated_evaluation_adds_no_points_and_leaves_the_run_as_it_is(clip, 
     assert after.info.status == before.info.status == "RUNNING"
     assert after.info.end_time is None
     assert (after.data.params, after.data.tags) == (before.data.params, before.data.tags)
+
+
+def test_one_that_is_stopped_while_it_reports_goes_on(clip, registered, tmp_path):
+    config = config_of(tmp_path, registered.uri, f"runs:/{registered.run_id}@10")
+
+    def is_reporting():
+        return bool(list((tmp_path / "results").rglob("report.lock")))
+
+    stopped = run(config, is_reporting, Provenance())
+    assert (stopped.outcome, stopped.report["finished"]) == (Outcome.STOPPED, 1)
+    (record,) = (tmp_path / "results").rglob("sequences/clip.json")
+    stamp = record.stat().st_mtime_ns
+    assert not list((tmp_path / "results").rglob("clip.gif"))
+    report = run(config, never, Provenance()).report
+    assert record.stat().st_mtime_ns == stamp
+    assert registered.points(f"{report['metrics']}/jf_mean") == [(10, report["scores"]["jf_mean"])]
 
 
 def test_the_report_in_the_run_says_what_was_measured_how(clip, registered, tmp_path):
