@@ -1,5 +1,6 @@
 """New checkpoints are evaluated once, whoever dies meanwhile, and the alias goes to the best."""
 
+import json
 import logging
 import math
 import signal
@@ -234,6 +235,20 @@ def test_the_command_goes_on_after_kills_and_ends_when_asked(made, tmp_path):
     for version in made.client.search_model_versions(f"name = '{made.model}'"):
         claims = [tag for tag in version.tags if tag.startswith("hvc.evaluating/")]
         assert version.version != "4" or not claims
+
+
+@pytest.mark.slow
+def test_two_watchers_share_the_work(made, tmp_path):
+    for step in (1, 2, 3, 4):
+        made.save(step)
+    logs = [tmp_path / "one", tmp_path / "two"]
+    options = arguments(made, "--once", "--json", "--output", "apart")
+    watchers = [start_hvc(*options, cwd=tmp_path, log=log) for log in logs]
+    assert [process.wait(240) for process in watchers] == [0, 0], [log.read_text() for log in logs]
+    texts = [log.read_text() for log in logs]
+    done = [version for text in texts for version in json.loads(text[text.index("{\n") :])["evaluated"]]
+    assert sorted(done) == [f"models:/{made.model}/{number}" for number in (1, 2, 3, 4)]
+    assert [step for step, _ in made.points(metric_of(template(tmp_path, made.uri)))] == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
