@@ -120,8 +120,8 @@ def _section(number: int, group: Group, facts: dict[str, Any], album: "_Album") 
         cells = [
             f'<td class="n" data-value="{place}">{place}</td>',
             _name(entry, opener),
-            _cell(entry.step, "n"),
         ]
+        cells += [_cell(entry.step, "n")] if measured else []
         cells += [_score(entry.scores.get(name), not index) for index, name in enumerate(measures)]
         cells += [_last(entry)] if stepped else []
         cells += [_state(entry.state), _day(entry.evaluated)] if measured else []

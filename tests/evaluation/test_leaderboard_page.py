@@ -273,6 +273,16 @@ def test_a_thousand_runs_open_and_filter_quickly(browser, tmp_path):
     assert len([1 for row in css(driver, "tr.entry:not([hidden])")]) == 11
 
 
+def test_every_row_has_a_cell_for_every_heading():
+    text = page(board(), "", strip, 0.0)
+    tables = re.findall(r"<table>.*?</table>", text, re.DOTALL)
+    assert any("published" in table and "<th" in table and ">step<" not in table for table in tables)
+    for table in tables:
+        headings = len(re.findall(r"<th ", table))
+        for row in re.findall(r'<tr class="entry".*?</tr>', table, re.DOTALL):
+            assert len(re.findall(r"<td", row)) == headings, row
+
+
 def test_pictures_that_are_gone_or_too_many_are_left_out_and_said():
     gone = tuple(Picture("r", "", f"gone/{name}.png", f"{name}.png") for name in ("overview", "video-00"))
     text = page(board_of([measured(entry("a", 50.0, pictures=gone))], []), "here", strip, 0.0)
