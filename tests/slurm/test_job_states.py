@@ -6,17 +6,7 @@ from hypothesis import strategies as st
 
 from hvc.slurm.job_states import Recorded, State, judge
 
-SLURM = [
-    "PENDING",
-    "RUNNING",
-    "COMPLETING",
-    "COMPLETED",
-    "FAILED",
-    "CANCELLED",
-    "TIMEOUT",
-    "NODE_FAIL",
-    None,
-]
+SLURM = ["PENDING", "RUNNING", "COMPLETING", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", None]
 OUTCOMES = ["running", "done", "stopped", "hung", "failed", "lost"]
 records = st.none() | st.builds(Recorded, st.integers(1, 9), st.sampled_from(OUTCOMES), st.just("why"))
 
