@@ -69,7 +69,13 @@ TrackingUri = Annotated[
     typer.Option(help="MLflow address  [default: MLFLOW_TRACKING_URI, else outputs/mlflow.db here]"),
 ]
 Cluster = Annotated[Path, typer.Option("--cluster", help="Cluster profile (YAML), see configs/clusters.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the sbatch text; submit nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the sbatch text and the config; submit nothing.")
+]
+Unchecked = Annotated[
+    bool,
+    typer.Option("--unchecked", help="Don't look first whether paths, servers, partition are there."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 
 Places = Annotated[
@@ -639,11 +645,12 @@ def submit_shard(
         int, typer.Option(help="Tasks of a job array that share the work; a last job joins it.", min=1)
     ] = 1,
     dry_run: DryRun = False,
+    unchecked: Unchecked = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit `hvc shard` to a cluster, as one job or as an array of parts and a job that joins them."""
     config = _shard_config(**locals())  # every parameter, by its name
-    _submit_parts("shard", config, parts, cluster, dry_run, as_json)
+    _submit_parts("shard", config, parts, cluster, dry_run, unchecked, as_json)
 
 
 @submit_app.command("train")
@@ -652,12 +659,13 @@ def submit_train(
     cluster: Cluster,
     overrides: Overrides = None,
     dry_run: DryRun = False,
+    unchecked: Unchecked = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit `hvc train` to a cluster: N nodes x M tasks, one process per task."""
     from hvc.pretrain.recipe import TrainConfig
 
-    _submit("train", TrainConfig.load(recipe, overrides), cluster, dry_run, as_json)
+    _submit("train", TrainConfig.load(recipe, overrides), cluster, dry_run, unchecked, as_json)
 
 
 @submit_app.command("evaluate")
@@ -675,6 +683,7 @@ def submit_evaluate(
         typer.Option(help="Tasks of a job array that share the sequences; a last job scores.", min=1),
     ] = 1,
     dry_run: DryRun = False,
+    unchecked: Unchecked = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit `hvc evaluate` to a cluster, as one job or as an array of parts and a job that scores.
@@ -682,6 +691,9 @@ def submit_evaluate(
     `runs:/ID` and aliases mean the checkpoint of now, whenever the job begins.
     """
     if not dry_run:
+        from hvc.slurm.cluster import ClusterConfig
+
+        tracking_uri = tracking_uri or ClusterConfig.load(cluster).mlflow
         from hvc.evaluation.resolve import pinned
         from hvc.evaluation.tracked import tracking_uri as uri_of
 
@@ -690,7 +702,7 @@ def submit_evaluate(
     config = _evaluate_config(
         checkpoint, benchmark, data, overrides, tracking_uri, output, merge, parts=parts
     )
-    _submit_parts("evaluate", config, parts, cluster, dry_run, as_json)
+    _submit_parts("evaluate", config, parts, cluster, dry_run, unchecked, as_json)
 
 
 @app.command(short_help="The whole way in small, on photos.")
@@ -734,7 +746,7 @@ def doctor(
     raise typer.Exit(EXIT_FAILED if any(check.status == "fail" for check in checks) else 0)
 
 
-_NOT_OF_THE_STAGE = {"cluster", "dry_run", "as_json"}
+_NOT_OF_THE_STAGE = {"cluster", "dry_run", "unchecked", "as_json"}
 
 
 def _shard_config(source: Source, places: list[str], extras: str, max_bad: str, **values: Any) -> "Config":
@@ -817,31 +829,45 @@ def _run_stage(name: str, config: "Config") -> Result:
     return run_of(find(name))(config, StopFlag().listen(), Provenance())
 
 
-def _submit(stage: str, config: "Config", cluster: Path, dry_run: bool, as_json: bool) -> None:
+def _submit(
+    stage: str, config: "Config", cluster: Path, dry_run: bool, unchecked: bool, as_json: bool
+) -> None:
     from hvc.slurm.cluster import ClusterConfig
     from hvc.slurm.submit import submit
 
-    report = submit(stage, config, ClusterConfig.load(cluster), dry_run=dry_run)
-    if dry_run and not as_json:
-        typer.echo(report.sbatch)
-    else:
-        _show(vars(report), as_json)
+    report = submit(stage, config, ClusterConfig.load(cluster), dry_run=dry_run, unchecked=unchecked)
+    _show_submitted(report, [report.sbatch], config, dry_run, as_json)
 
 
 def _submit_parts(
-    stage: str, config: "Config", parts: int, cluster: Path, dry_run: bool, as_json: bool
+    stage: str, config: "Config", parts: int, cluster: Path, dry_run: bool, unchecked: bool, as_json: bool
 ) -> None:
     if parts == 1:
-        _submit(stage, config, cluster, dry_run, as_json)
+        _submit(stage, config, cluster, dry_run, unchecked, as_json)
         return
     from hvc.slurm.cluster import ClusterConfig
     from hvc.slurm.parts import submit_parts
 
-    report = submit_parts(stage, config, parts, ClusterConfig.load(cluster), dry_run=dry_run)
-    if dry_run and not as_json:
-        typer.echo(f"{report.sbatch}\n\n{report.join_sbatch}")
+    report = submit_parts(
+        stage, config, parts, ClusterConfig.load(cluster), dry_run=dry_run, unchecked=unchecked
+    )
+    _show_submitted(report, [report.sbatch, report.join_sbatch], config, dry_run, as_json)
+
+
+def _show_submitted(
+    report: Any, scripts: list[str], config: "Config", dry_run: bool, as_json: bool
+) -> None:
+    """What was submitted; of a dry run the scripts, and the config as comments that sbatch reads over."""
+    for check in report.findings:
+        typer.echo(f"{check.status}: {check.name}: {check.found}. {check.advice}", err=True)
+    values = {key: value for key, value in vars(report).items() if key != "findings"}
+    if as_json:
+        _show(values | {"findings": [vars(check) for check in report.findings]}, as_json)
+    elif dry_run:
+        lines = [f"#   {line}" for line in config.to_yaml().splitlines()]
+        typer.echo("\n".join(["\n\n".join(scripts), "# The stage's config, as it will be:", *lines]))
     else:
-        _show(vars(report), as_json)
+        _show(values, as_json)
 
 
 def _finish(result: Result, as_json: bool) -> NoReturn:

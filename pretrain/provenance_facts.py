@@ -5,12 +5,13 @@ import hashlib
 import os
 import platform
 import socket
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 import torch
+
+from hvc.base.code_origin import code_origin
 
 ROOT = Path(__file__).resolve().parents[1]
 """Folder that holds the rooms: a checkout, or the installed package."""
@@ -29,13 +30,8 @@ def code_sha256() -> str:
 
 
 def code_facts() -> dict[str, str]:
-    """`code.version`, `code.sha256`, and in a checkout `code.commit` and `code.dirty` (true, false)."""
-    facts = {"code.version": _version("hvc"), "code.sha256": code_sha256()}
-    if (ROOT / ".git").exists():
-        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
-        if commit:
-            facts |= {"code.commit": commit.strip(), "code.dirty": str(bool(changes)).lower()}
-    return facts
+    """`code.version`, `code.sha256`, and where git knew it `code.commit` and `code.dirty` (true, false)."""
+    return {"code.version": _version("hvc"), "code.sha256": code_sha256(), **code_origin(ROOT)}
 
 
 def package_facts() -> dict[str, str]:
@@ -72,16 +68,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _cpu_name() -> str:

@@ -1,11 +1,27 @@
 """What a cluster is like: one YAML file per cluster and kind of job, in `configs/clusters/`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hvc.base.addresses import CleanUri
 from hvc.base.config import Config
 from hvc.slurm.secrets import Environment, Unseen
+
+AbsolutePath = Annotated[str, Field(pattern=r"^/")]
+
+
+class Container(Config):
+    """An Apptainer image that every process of the job starts in; see `configs/clusters/hvc.def`."""
+
+    image: str
+    """Path of the image, on a file system that all nodes share."""
+    command: str = "apptainer"
+    """Apptainer by its name on the nodes, e.g. `singularity`."""
+    binds: list[str] = Field(default_factory=list)
+    """Folders (`/from[:/to]`) that are visible inside, beside `folder` and `shared`."""
+    arguments: Annotated[list[str], Unseen] = Field(default_factory=list)
+    """Further arguments of `exec`; `--nv` comes by itself where there are GPUs."""
 
 
 class ClusterConfig(Config):
@@ -13,6 +29,8 @@ class ClusterConfig(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the cluster in logs and on the runs it made."""
+    executor: Literal["slurm", "local"] = "slurm"
+    """`local` starts the processes on this machine, without Slurm."""
     partition: str | None = None
     """Partition (queue); by default the cluster's own default."""
     account: str | None = None
@@ -36,13 +54,29 @@ class ClusterConfig(Config):
     grace_seconds: int = Field(120, ge=1)
     """The stage is asked to stop this long before the time limit (Slurm may ask a minute earlier).
     It has to cover the rest of a step and the writing of a checkpoint."""
+    signal: Literal["USR2", "TERM"] = "USR2"
+    """Signal that asks it; TERM where something on the way swallows USR2."""
     folder: str = "slurm-jobs"
     """Every submission gets a folder below this one for its script, job file and logs, named
     `JOBID_RANK_log.out`. Must be on a file system that all nodes share."""
+    shared: list[AbsolutePath] = Field(default_factory=list)
+    """Folders that all nodes share; where some are named, every path of a job has to be in one of them."""
+    scratch: str | None = Field(None, pattern=r"^/[A-Za-z0-9_./${}-]*$")
+    """Folder on every node's own disk for temporary files, e.g. `/scratch/$USER/$SLURM_JOB_ID`; it is
+    made where it is missing, and becomes TMPDIR."""
+    interface: str | None = Field(None, pattern=r"^[\w.-]+$")
+    """Network interface between nodes for NCCL and Gloo, e.g. `ib0`; by default they choose."""
+    s3_endpoint: CleanUri | None = None
+    """S3 server of the jobs; by default AWS_ENDPOINT_URL_S3 of the environment that submits."""
+    mlflow: CleanUri | None = None
+    """MLflow server of the jobs; by default MLFLOW_TRACKING_URI of the environment that submits."""
+    container: Container | None = None
+    """Image to run in; without one the interpreter runs on the nodes themselves."""
     setup: Annotated[list[str], Unseen] = Field(default_factory=list)
     """Shell lines before the start: `module load cuda`, `source .venv/bin/activate`."""
     python: Annotated[str | None, Unseen] = None
-    """Command that starts Python on the nodes; by default the interpreter that submits."""
+    """Command that starts Python on the nodes; by default the interpreter that submits, in a
+    container `python3`."""
     environment: Environment = Field(default_factory=dict)
     """Variables for the job, e.g. `NCCL_SOCKET_IFNAME: ib0`. They are written into the script in
     plain text: no secrets. Numbers need no quotes. The environment that submits reaches the job as well."""
@@ -61,6 +95,10 @@ class ClusterConfig(Config):
                 f"tasks_per_node is {self.tasks_per_node} but gpus_per_node is {self.gpus_per_node}; "
                 "every process needs a GPU of its own"
             )
+        if self.executor == "local" and self.nodes > 1:
+            raise ValueError(f"nodes is {self.nodes}, but `executor: local` is this one machine")
+        if self.executor == "local" and self.container is not None:
+            raise ValueError("a container is for Slurm jobs; start hvc inside of it instead")
         if self.grace_seconds >= self.time_minutes * 60:
             raise ValueError(
                 f"grace_seconds ({self.grace_seconds}) must be less than time_minutes ({self.time_minutes})"

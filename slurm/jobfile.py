@@ -23,6 +23,8 @@ class JobFile(Config):
     """Name of the cluster's file, for the records."""
     max_requeues: int | None
     """Requeues before the job gives up; null is without end."""
+    snapshot: str | None = None
+    """Folder of the code that the job runs from; null is whatever is installed."""
 
     def write(self, path: Path) -> None:
         """Write as JSON; it holds no secrets, because configs hold none."""

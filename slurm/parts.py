@@ -5,10 +5,24 @@ from pathlib import Path
 
 from hvc.base.config import Config
 from hvc.base.errors import HvcError, UsageError
+from hvc.slurm.checks import Check
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.jobfile import JobFile
+from hvc.slurm.places import places_of
+from hvc.slurm.preflight import preflight
 from hvc.slurm.stages import find
-from hvc.slurm.submit import check_tasks, executor_for, make_folder, need_slurm, next_folder, queue
+from hvc.slurm.submit import (
+    check_tasks,
+    executor_for,
+    folder_of,
+    keep,
+    make_folder,
+    need_executor,
+    next_folder,
+    note,
+    queue,
+    refuse,
+)
 
 
 @dataclass(frozen=True)
@@ -25,37 +39,66 @@ class PartsReport:
     """The array's script, word for word."""
     join_sbatch: str
     """The other job's script."""
+    findings: list[Check]
+    """What the checks before found: warnings, and in a dry run failures as well."""
 
 
 def submit_parts(
-    stage: str, config: Config, parts: int, cluster: ClusterConfig, dry_run: bool = False
+    stage: str,
+    config: Config,
+    parts: int,
+    cluster: ClusterConfig,
+    dry_run: bool = False,
+    *,
+    name: str | None = None,
+    parent: Path | None = None,
+    dependency: str | None = None,
+    unchecked: bool = False,
 ) -> PartsReport:
     """Queue `parts` array tasks, whose configs have `part` 0, 1, ..., and the config itself after them.
 
-    The last job begins when all tasks have ended, however they ended: it makes what is missing. Raises
-    UsageError for what cannot be done in parts, HvcError when Slurm is missing or refuses.
+    The last job begins when all tasks have ended, however they ended: it makes what is missing. The other
+    arguments are those of `submit`. Raises UsageError for what cannot be done in parts, HvcError when a
+    check fails, Slurm is missing, or refuses.
     """
     paths = find(stage)
     if parts < 2:
         raise UsageError(f"--parts {parts}: an array has two parts or more")
+    if cluster.executor == "local":
+        raise UsageError("--parts needs Slurm; on one machine leave it out: `workers` use all of its cores")
     check_tasks(paths, cluster)
-    parent, name = Path(cluster.folder).expanduser().absolute(), f"hvc-{paths.name}"
-    folder = next_folder(parent, paths.name) if dry_run else _folder_for_both(parent, paths.name)
+    root, job_name, places = folder_of(cluster), f"hvc-{paths.name}", places_of(paths.name, config)
+    if not dry_run:
+        need_executor(cluster)
+    planned = next_folder(root, paths.name)
+    more = {"dependency": dependency} if dependency else {}
 
-    def script(array: str) -> str:
-        return executor_for(cluster, f"{name}-join", folder, dependency=f"afterany:{array}").text()
+    def script(array: str, folder: Path) -> str:
+        return executor_for(cluster, f"{job_name}-join", folder, dependency=f"afterany:{array}").text()
 
-    array_text = executor_for(cluster, name, folder).text(tasks=parts)
+    array_text = executor_for(cluster, job_name, planned, **more).text(tasks=parts)
+    alone = executor_for(cluster, job_name, planned).text(tasks=parts)
+    findings = [] if unchecked else preflight(places, cluster, alone, waits=dependency is not None)
     if dry_run:
-        return PartsReport(None, None, folder, array_text, script("ARRAY_JOB_ID"))
+        return PartsReport(None, None, planned, array_text, script("ARRAY_JOB_ID", planned), findings)
+    refuse(findings)
+    folder = make_folder(root, paths.name)
     files = [folder / f"job-part-{part}.json" for part in range(parts)]
     configs = [{**config.resolved(), "part": part} for part in range(parts)]
+    snapshot = keep(folder, config, cluster)
     for path, values in zip([*files, folder / "job-join.json"], [*configs, config.resolved()], strict=True):
-        JobFile(stage=paths, config=values, cluster=cluster.name, max_requeues=cluster.max_requeues).write(
-            path
-        )
-    array = queue(executor_for(cluster, name, folder), files)
-    join = executor_for(cluster, f"{name}-join", folder, dependency=f"afterany:{array}")
+        JobFile(
+            stage=paths,
+            config=values,
+            cluster=cluster.name,
+            max_requeues=cluster.max_requeues,
+            snapshot=str(snapshot),
+        ).write(path)
+    executor = executor_for(cluster, job_name, folder, **more)
+    array = queue(executor, files)
+    said = {"name": name, "parent": parent, "array": parts}
+    note(folder, array, paths, places, cluster, **said)
+    join = executor_for(cluster, f"{job_name}-join", folder, dependency=f"afterany:{array}")
     try:
         join_id = queue(join, [folder / "job-join.json"])
     except HvcError as error:
@@ -63,9 +106,5 @@ def submit_parts(
             f"{error} The parts are queued as job {array}; when they are done, the same command without "
             f"--parts finishes the work, or cancel them: scancel {array}"
         ) from None
-    return PartsReport(array, join_id, folder, array_text, script(array))
-
-
-def _folder_for_both(parent: Path, name: str) -> Path:
-    need_slurm()
-    return make_folder(parent, name)
+    note(folder, array, paths, places, cluster, **said, join_job_id=join_id)
+    return PartsReport(array, join_id, folder, executor.text(tasks=parts), script(array, folder), findings)

@@ -2,12 +2,14 @@
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.snapshot import code_path
 
 
-def parameters(cluster: ClusterConfig, job_name: str) -> dict[str, Any]:
+def parameters(cluster: ClusterConfig, job_name: str, folder: Path) -> dict[str, Any]:
     """Parameters for submitit's SlurmExecutor; what the cluster leaves open is left out."""
     optional = {
         "partition": cluster.partition,
@@ -16,7 +18,6 @@ def parameters(cluster: ClusterConfig, job_name: str) -> dict[str, Any]:
         "constraint": cluster.constraint,
         "gpus_per_node": cluster.gpus_per_node or None,
         "mem": None if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M",
-        "setup": setup_lines(cluster) or None,
     }
     return {
         "job_name": job_name,
@@ -27,10 +28,16 @@ def parameters(cluster: ClusterConfig, job_name: str) -> dict[str, Any]:
         "signal_delay_s": cluster.grace_seconds,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's own default is refused by clusters that check it
-        "additional_parameters": {"requeue": True, **cluster.sbatch},
+        "setup": [*setup_lines(cluster), *code_lines(folder), *PORT_LINES],
+        "additional_parameters": {"requeue": True, **_signal(cluster), **cluster.sbatch},
         "srun_args": srun_arguments(cluster),
         **{key: value for key, value in optional.items() if value is not None},
     }
+
+
+def _signal(cluster: ClusterConfig) -> dict[str, str]:
+    # submitit knows USR2 alone
+    return {} if cluster.signal == "USR2" else {"signal": f"{cluster.signal}@{cluster.grace_seconds}"}
 
 
 def srun_arguments(cluster: ClusterConfig) -> list[str]:
@@ -54,11 +61,59 @@ def python_command(cluster: ClusterConfig) -> str:
     Until our handlers are there such a signal would end the process, and the job as failed; a job that
     has just started has nothing to save, and Slurm requeues a preempted one by itself.
     """
-    python = shlex.quote(sys.executable) if cluster.python is None else cluster.python
-    return f"""sh -c 'trap "" TERM USR2; exec "$@"' sh {python}"""
+    if cluster.container is None:
+        return _deaf(cluster, cluster.python or shlex.quote(sys.executable))
+    return _deaf(cluster, f"{container_command(cluster)} {cluster.python or 'python3'}")
+
+
+def _deaf(cluster: ClusterConfig, command: str) -> str:
+    scratch = 'mkdir -p "$TMPDIR"; ' if cluster.scratch else ""
+    return f"""sh -c 'trap "" TERM USR2; {scratch}exec "$@"' sh {command}"""
+
+
+def container_command(cluster: ClusterConfig) -> str:
+    """What starts a command inside the cluster's image; the job's folder and the shared ones are in it."""
+    container = cluster.container
+    assert container is not None
+    places = [str(Path(cluster.folder).expanduser().absolute()), *cluster.shared, *container.binds]
+    words = [container.command, "exec", *(["--nv"] if cluster.gpus_per_node else [])]
+    words += [f"--bind={place}" for place in dict.fromkeys(places)]
+    scratch = [f'--bind="{cluster.scratch}"'] if cluster.scratch else []  # the node's shell fills it in
+    return " ".join([shlex.join(words), *scratch, shlex.join([*container.arguments, container.image])])
 
 
 def setup_lines(cluster: ClusterConfig) -> list[str]:
     """Shell lines before the start: the cluster's own, then its environment, quoted."""
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in cluster.environment.items()]
-    return [*cluster.setup, *exports]
+    named = {
+        "NCCL_SOCKET_IFNAME": cluster.interface,
+        "GLOO_SOCKET_IFNAME": cluster.interface,
+        "AWS_ENDPOINT_URL_S3": cluster.s3_endpoint,
+        "MLFLOW_TRACKING_URI": cluster.mlflow,
+    }
+    values = {key: value for key, value in named.items() if value is not None} | cluster.environment
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in values.items()]
+    scratch = [f'export TMPDIR="{cluster.scratch}"'] if cluster.scratch else []
+    return [*cluster.setup, *exports, *scratch]
+
+
+def code_lines(folder: Path) -> list[str]:
+    """Shell lines that put the submission's own copy of the code before all other code.
+
+    Without PYTHONSAFEPATH a checkout that the job is started in would come first.
+    """
+    code = shlex.quote(str(code_path(folder)))
+    return ["export PYTHONSAFEPATH=1", f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"]
+
+
+PORT_LINES = [
+    "for base in 20000 32000 44000; do",
+    "  export MASTER_PORT=$((base + SLURM_JOB_ID % 12000))",
+    '  (exec 3<>"/dev/tcp/127.0.0.1/$MASTER_PORT") 2>/dev/null || break',
+    "done",
+]
+"""Shell lines, run on the first node, where rank 0 is: the port that the ranks meet on.
+
+Jobs that run at once have other ids and so other ports, also on one node and when they start at the same
+moment; where somebody else listens on it, the next is taken. Most are below those that Linux gives to
+outgoing connections.
+"""

@@ -1,7 +1,7 @@
 """Submits a stage to a cluster: one folder with the job file, the sbatch script and the logs."""
 
-import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from hvc.base.config import Config
 from hvc.base.errors import HvcError, UsageError
 from hvc.slurm import plan
+from hvc.slurm.checks import Check
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.job import run_job
 from hvc.slurm.jobfile import JobFile
+from hvc.slurm.places import Places, places_of
+from hvc.slurm.preflight import preflight
+from hvc.slurm.refusal import refusal
+from hvc.slurm.snapshot import take
 from hvc.slurm.stages import StagePaths, find
-
-_UNREACHABLE = re.compile(
-    r"unable to contact|unable to establish|connect failure|connection (refused|timed out)|"
-    r"socket timed out|temporarily unable|transport endpoint",
-    re.IGNORECASE,
-)
+from hvc.slurm.submission import Submission, this_command, this_user
 
 
 @dataclass(frozen=True)
@@ -37,33 +37,117 @@ class SubmitReport:
     job_id: str | None
     """Slurm's id; None in a dry run."""
     folder: Path
-    """Job file, script and logs; a dry run does not make it."""
+    """Job file, snapshot, script and logs; a dry run does not make it."""
     sbatch: str
     """The script, word for word."""
+    findings: list[Check]
+    """What the checks before found: warnings, and in a dry run failures as well."""
 
 
 def submit(
-    stage: str | StagePaths, config: Config, cluster: ClusterConfig, dry_run: bool = False
+    stage: str | StagePaths,
+    config: Config,
+    cluster: ClusterConfig,
+    dry_run: bool = False,
+    *,
+    name: str | None = None,
+    parent: Path | None = None,
+    dependency: str | None = None,
+    unchecked: bool = False,
 ) -> SubmitReport:
     """Queue a stage with its config; a dry run says what would be queued and touches nothing.
 
+    Args:
+        name: Of the submission in lists; by default the run's or dataset's.
+        parent: Folder of the pipeline or sweep that it is part of.
+        dependency: As sbatch takes it, e.g. `afterok:17`; what it reads is then not looked for.
+        unchecked: Submit even what cannot work here and now.
+
     Raises UsageError for an unknown stage, or several tasks for one that runs as a single process, and
-    HvcError when Slurm is missing or refuses the job.
+    HvcError when a check fails, Slurm is missing, or refuses the job.
     """
     paths = find(stage) if isinstance(stage, str) else stage
     check_tasks(paths, cluster)
-    parent = Path(cluster.folder).expanduser().absolute()
+    root, places = folder_of(cluster), places_of(paths.name, config)
+    if not dry_run:
+        need_executor(cluster)
+    more = {"dependency": dependency} if dependency else {}
+    job_name, planned = f"hvc-{paths.name}", next_folder(root, paths.name)
+    script = executor_for(cluster, job_name, planned, **more).text()
+    alone = executor_for(cluster, job_name, planned).text()
+    findings = [] if unchecked else preflight(places, cluster, alone, waits=dependency is not None)
     if dry_run:
-        folder = next_folder(parent, paths.name)
-        return SubmitReport(None, folder, sbatch_text(cluster, f"hvc-{paths.name}", folder))
-    need_slurm()
-    folder = make_folder(parent, paths.name)
+        return SubmitReport(None, planned, script, findings)
+    refuse(findings)
+    folder = make_folder(root, paths.name)
+    snapshot = keep(folder, config, cluster)
     job_file = JobFile(
-        stage=paths, config=config.resolved(), cluster=cluster.name, max_requeues=cluster.max_requeues
+        stage=paths,
+        config=config.resolved(),
+        cluster=cluster.name,
+        max_requeues=cluster.max_requeues,
+        snapshot=str(snapshot),
     )
     job_file.write(folder / "job.json")
-    job_id = queue(executor_for(cluster, f"hvc-{paths.name}", folder), [folder / "job.json"])
-    return SubmitReport(job_id, folder, sbatch_text(cluster, f"hvc-{paths.name}", folder))
+    executor = executor_for(cluster, job_name, folder, **more)
+    job_id = queue(executor, [folder / "job.json"])
+    note(folder, job_id, paths, places, cluster, name=name, parent=parent)
+    return SubmitReport(job_id, folder, executor.text(), findings)
+
+
+def folder_of(cluster: ClusterConfig) -> Path:
+    """The folder below which submissions of this cluster are."""
+    return Path(cluster.folder).expanduser().absolute()
+
+
+def keep(folder: Path, config: Config, cluster: ClusterConfig) -> Path:
+    """Take the snapshot of a submission; HvcError where it cannot be written."""
+    try:
+        return take(folder, config, cluster)
+    except OSError as error:
+        raise HvcError(
+            f"cannot write {folder}: {error.strerror}; set `folder` in the cluster's file"
+        ) from None
+
+
+def note(
+    folder: Path, job_id: str, stage: StagePaths, places: Places, cluster: ClusterConfig, **more: Any
+) -> None:
+    """Write `submission.json`; `more` are further values of it."""
+    parent, name = more.pop("parent", None), more.pop("name", None)
+    Submission(
+        job_id=job_id,
+        stage=stage.name,
+        name=name or places.name or stage.name,
+        submitted=time.time(),
+        cluster=cluster.name,
+        sbatch=f"{job_id}_submission.sh",
+        command=this_command(),
+        user=this_user(),
+        workdir=str(Path.cwd()),
+        output=places.outputs[0] if places.outputs else None,
+        tracking_uri=places.tracking_uri or cluster.mlflow,
+        parent=None if parent is None else str(parent),
+        local=cluster.executor == "local",
+        **more,
+    ).write(folder)
+
+
+def refuse(findings: list[Check]) -> None:
+    """HvcError with all checks that failed and what to do about each; nothing when none did."""
+    failed = [check for check in findings if check.status == "fail"]
+    if failed:
+        lines = [f"  {check.name}: {check.found}. {check.advice}" for check in failed]
+        raise HvcError(
+            "not submitted, the job could not run:\n" + "\n".join(lines) + "\n"
+            "(--unchecked submits all the same, where this machine cannot know)"
+        )
+
+
+def need_executor(cluster: ClusterConfig) -> None:
+    """HvcError where what the cluster's file asks for is not here."""
+    if cluster.executor == "slurm":
+        need_slurm()
 
 
 def need_slurm() -> None:
@@ -106,7 +190,7 @@ class Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed
 def executor_for(cluster: ClusterConfig, job_name: str, folder: Path, **more: Any) -> Executor:
     """What submits jobs whose files are in `folder`; `more` are further parameters of submitit."""
     executor = Executor(folder=folder, python=plan.python_command(cluster))
-    executor.update_parameters(**plan.parameters(cluster, job_name), **more)
+    executor.update_parameters(**plan.parameters(cluster, job_name, folder), **more)
     return executor
 
 
@@ -117,15 +201,9 @@ def queue(executor: Any, job_files: list[Path]) -> str:
         with redirect_stderr(StringIO()):  # submitit prints there what its exception says as well
             jobs = executor.map_array(run_job, [str(path) for path in job_files])
     except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
-        raise HvcError(_refusal(str(error).strip(), folder)) from None
+        raise HvcError(f"{refusal(str(error).strip())} (the script is in {folder})") from None
     job_id: str = jobs[0].job_id
     return job_id.partition("_")[0]
-
-
-def _refusal(words: str, folder: Path) -> str:
-    if _UNREACHABLE.search(words):
-        return f"Slurm's controller does not answer: {words}; see `scontrol ping`, then submit again"
-    return f"sbatch refused the job: {words}; correct the cluster's file (the script is in {folder})"
 
 
 def next_folder(parent: Path, name: str) -> Path:

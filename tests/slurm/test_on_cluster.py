@@ -185,7 +185,7 @@ def test_sbatch_refuses_with_its_own_words(slurm_env, tmp_path):
 
     cluster = ClusterConfig(name="test", nodes=99, folder=str(tmp_path))
     with pytest.raises(HvcError, match=r"sbatch refused the job: .*More processors requested"):
-        submit(STAGE, Config(), cluster)
+        submit(STAGE, Config(), cluster, unchecked=True)
 
 
 def test_a_node_without_a_name_is_reached_by_its_address(slurm_env):

@@ -93,7 +93,7 @@ def test_the_cluster_has_the_last_word():
     )
     text = sbatch_text(cluster, "hvc", Path("/jobs"))
     assert options(text) | {"wckey": "vision", "exclusive": None} == options(text)
-    assert parameters(cluster, "hvc")["srun_args"][-1] == "--mpi=pmi2"
+    assert parameters(cluster, "hvc", Path("/jobs"))["srun_args"][-1] == "--mpi=pmi2"
     assert text.index("module load cuda") < text.index("srun ")
 
 
@@ -113,7 +113,12 @@ def test_the_script_is_this_one():
         grace_seconds=300,
         setup=["module load cuda/12.4"],
         python="/shared/venv/bin/python",
-        environment={"NCCL_SOCKET_IFNAME": "ib0", "NOTE": "it's quoted"},
+        interface="ib0",
+        s3_endpoint="https://s3.example.org",
+        mlflow="https://mlflow.example.org",
+        scratch="/scratch/$USER/$SLURM_JOB_ID",
+        signal="TERM",
+        environment={"NOTE": "it's quoted"},
         srun_args=["--mpi=pmi2"],
         sbatch={"exclusive": True},
     )

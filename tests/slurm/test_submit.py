@@ -67,7 +67,7 @@ def test_a_stage_of_one_process_is_not_multiplied(no_slurm, stage, size):
 @pytest.mark.parametrize(
     ("words", "said", "unsaid"),
     [
-        ("invalid partition specified: gpx", "correct the cluster's file", "scontrol ping"),
+        ("invalid partition specified: gpx", "orrect the cluster's file", "scontrol ping"),
         ("Unable to contact slurm controller (connect failure)", "scontrol ping", "the cluster's file"),
     ],
 )
@@ -98,15 +98,17 @@ def test_what_is_submitted_is_what_the_dry_run_showed(slurm_env, tmp_path, monke
     assert (first.folder / f"{first.job_id}_submission.sh").read_text() == first.sbatch
     job = read(first.folder / "job.json")
     assert (job.stage, job.config, job.cluster) == (STAGE, {"steps": 7}, "c")
-    written = b"".join(path.read_bytes() for path in first.folder.iterdir())
+    written = b"".join(path.read_bytes() for path in first.folder.rglob("*") if path.is_file())
     assert b"hunter2" not in written
 
 
 @pytest.mark.services
 def test_a_folder_that_cannot_be_is_named(tmp_path, slurm_env):
     (tmp_path / "file").write_text("")
-    with pytest.raises(HvcError, match="set `folder` in the cluster's file"):
-        submit("train", Empty(), ClusterConfig(name="c", folder=str(tmp_path / "file" / "jobs")))
+    cluster = ClusterConfig(name="c", folder=str(tmp_path / "file" / "jobs"))
+    for unchecked in (False, True):
+        with pytest.raises(HvcError, match=r"[Ss]et `folder` in the cluster's file"):
+            submit("train", Empty(), cluster, unchecked=unchecked)
 
 
 def test_the_job_file_is_refused_by_another_version(tmp_path):
