@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Stop
 from hvc.data_prep.pool import in_processes
@@ -41,7 +43,9 @@ def draw_all(
     subset: str,
     stop: Stop,
 ) -> list[Path] | None:
-    """The files of all pictures, None if stopped before; HvcError where frames or results are damaged.
+    """The files of all pictures, None if stopped before.
+
+    HvcError where frames or results are damaged, or pictures cannot be written.
 
     Args:
         records: of all sequences.
@@ -63,7 +67,8 @@ def draw_all(
     if stop():
         return None
     files = [path for picture in pictures for path in _known(results, picture) or []]
-    return [*_of_all(config, method, results, sequences, summary, kind, subset), *files]
+    with _writing(results):
+        return [*_of_all(config, method, results, sequences, summary, kind, subset), *files]
 
 
 def _key(record: dict[str, Any]) -> str:
@@ -71,9 +76,22 @@ def _key(record: dict[str, Any]) -> str:
 
 
 def _draw(picture: _Picture, results: Results, summary: Summary | None) -> None:
-    files = draw(picture.sequence, results.labels, summary, results.pictures)
+    with _writing(results):
+        files = draw(picture.sequence, results.labels, summary, results.pictures)
     note = {"of": picture.key, "files": [str(path.relative_to(results.pictures)) for path in files]}
     write_atomic(_note(results, picture), json.dumps(note))
+
+
+@contextmanager
+def _writing(results: Results) -> Iterator[None]:
+    """A disk that is full, in words."""
+    try:
+        yield
+    except OSError as error:
+        raise HvcError(
+            f"cannot draw into {results.pictures}: {error.strerror or error}; labels and scores are kept: "
+            "free some space, and the same command draws what is missing"
+        ) from None
 
 
 def _known(results: Results, picture: _Picture) -> list[Path] | None:

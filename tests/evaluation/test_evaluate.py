@@ -1,6 +1,7 @@
 """`hvc evaluate` end to end: from a run's name to scores in that run."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +154,23 @@ def test_a_bad_annotation_is_found_before_anything_is_propagated(tmp_path):
     assert done.returncode == 1
     assert "sequence late: " in done.stderr
     assert not list(tmp_path.glob("outputs/eval/folder/*/labels"))
+
+
+def test_pictures_that_cannot_be_written_leave_the_scores(tmp_path):
+    clip = make_video().write(tmp_path / "clip")
+    command = ("evaluate", "baseline:first-mask", "folder", str(clip))
+    first = hvc_json(*command, cwd=tmp_path)
+    strip = Path(first["results"], "pictures", "clip.png")
+    strip.unlink()
+    strip.mkdir()
+    failed = run_hvc(*command, cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "hvc: cannot draw into" in failed.stderr
+    assert "the same command draws what is missing" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    strip.rmdir()
+    assert hvc_json(*command, cwd=tmp_path)["scores"] == first["scores"]
+    assert strip.is_file()
 
 
 def test_a_step_that_was_not_recorded(trained, clip, tmp_path):
