@@ -5,18 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from hvc.base.stage import Stop
 from hvc.evaluation.benchmarks import BENCHMARKS
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.features import Extractor
 from hvc.evaluation.finished import write_finished
-from hvc.evaluation.images import picture_size
-from hvc.evaluation.joint_files import TrackedJoints, write_tracked
-from hvc.evaluation.joints import FrameJoints, track_joints
+from hvc.evaluation.joints import FrameJoints, track_joints, write_joints
 from hvc.evaluation.masks import write_mask
-from hvc.evaluation.results import Results, clear_labels, count_labels
+from hvc.evaluation.results import Results, count_labels
 from hvc.evaluation.scoring import scorer_of
 from hvc.evaluation.sequences import Sequence
 from hvc.evaluation.video import FrameLabels, copy_first, propagate
@@ -58,7 +54,7 @@ def evaluate_sequence(
         if known is not None:
             return known
         start = time.monotonic()
-        clear_labels(results.labels, sequence.name)
+        results.forget(sequence.name)
         if not _label(sequence, extractor, config, results, stop, on_frame):
             return None
         result: dict[str, Any] = {
@@ -99,14 +95,8 @@ def _label(
     if done < len(sequence.frames):
         return False
     if joints:
-        write_tracked(results.labels / f"{sequence.name}.json", _tracked(sequence, joints))
+        write_joints(results.labels / f"{sequence.name}.json", sequence, joints)
     return True
-
-
-def _tracked(sequence: Sequence, joints: list[FrameJoints]) -> TrackedJoints:
-    height, width = picture_size(sequence.frames[0])
-    names = [sequence.frames[frame.index].stem for frame in joints]
-    return TrackedJoints(names, width, height, np.stack([frame.joints for frame in joints]))
 
 
 def _answers(

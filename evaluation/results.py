@@ -40,6 +40,16 @@ class Results:
             return None
         return known
 
+    def forget(self, name: str) -> None:
+        """Remove what an earlier attempt made of a sequence: its files and frames may have been others.
+
+        The record goes first: it must not be taken for that of the labels that come.
+        """
+        self.record(name).unlink(missing_ok=True)
+        for path in (self.labels / name).glob("*.png"):
+            path.unlink()
+        (self.labels / f"{name}.json").unlink(missing_ok=True)
+
     @contextmanager
     def claim(self, name: str) -> Iterator[None]:
         """Hold a sequence while inside; BusyError when another process does."""
@@ -76,13 +86,6 @@ def count_labels(labels: Path, name: str) -> int:
     """How many files of results a sequence has: label maps, or one file of joints."""
     maps = sum(1 for _ in (labels / name).glob("*.png"))
     return maps + (labels / f"{name}.json").is_file()
-
-
-def clear_labels(labels: Path, name: str) -> None:
-    """Remove results of an earlier attempt: its frames may have had other names."""
-    for path in (labels / name).glob("*.png"):
-        path.unlink()
-    (labels / f"{name}.json").unlink(missing_ok=True)
 
 
 def results_of(config: EvaluateConfig, method: Method) -> Results:

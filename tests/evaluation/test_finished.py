@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,7 +14,7 @@ from hvc.evaluation.finished import dataset_digest, read_finished, sequence_dige
 from hvc.evaluation.folder_layout import read_folder
 from hvc.evaluation.masks import write_mask
 from hvc.evaluation.one_sequence import Task, evaluate_sequence
-from hvc.evaluation.results import Results
+from hvc.evaluation.results import Results, count_labels
 
 
 def digest(folder):
@@ -83,3 +84,30 @@ def test_labels_of_frames_that_are_gone_go_too(tmp_path, video):
     assert "00005" in label()
     (clip / "frames" / "00005.jpg").rename(clip / "frames" / "00007.jpg")
     assert label() == ["00000", "00001", "00002", "00003", "00004", "00007"]
+
+
+def test_labels_without_a_record_are_not_taken_for_those_of_an_older_one(tmp_path, video):
+    clip = video.write(tmp_path / "clip")
+    encoder, results = Encoder.untrained(0), Results(tmp_path / "results")
+    values = {"checkpoint": "baseline:untrained", "benchmark": "folder", "data": str(clip)}
+    config = EvaluateConfig.parse(values, ["protocol.input_size=48"])
+
+    def task():
+        (sequence,) = read_folder(clip)
+        return Task(sequence, sequence_digest(sequence))
+
+    before = task()
+    evaluate_sequence(before, encoder, config, results, never, lambda: None)
+    first = clip / "masks" / "00000.png"
+    given = first.read_bytes()
+    write_mask(first, np.roll(video.labels[0], 20, axis=0))
+    shown: list[int] = []
+    # stopped after the last frame: all labels are there, but no record of them
+    stopped = evaluate_sequence(
+        task(), encoder, config, results, lambda: len(shown) == 6, lambda: shown.append(1)
+    )
+    assert stopped is None
+    assert count_labels(results.labels, "clip") == 6
+    first.write_bytes(given)
+    assert task() == before
+    assert results.finished("clip", before.digest) is None
