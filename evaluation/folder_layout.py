@@ -1,5 +1,6 @@
 """A person's own videos: one sequence folder, or a folder of sequence folders."""
 
+import os
 from collections.abc import Sequence as Items
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _is_sequence(folder: Path) -> bool:
 def _folder_sequence(folder: Path) -> Sequence:
     flat = not (folder / "frames").is_dir()
     frames = list_frames(folder, _JPEG) if flat else list_frames(folder / "frames")
-    masks = {path.stem: path for path in sorted((folder if flat else folder / "masks").glob("*.png"))}
+    masks = {path.stem: path for path in sorted((folder if flat else folder / "masks").glob("[!.]*.png"))}
     first = frames[0]
     if first.stem not in masks:
         wanted = (folder if flat else folder / "masks") / f"{first.stem}.png"
@@ -61,4 +62,6 @@ def _folder_sequence(folder: Path) -> Sequence:
     if strangers:
         raise HvcError(f"{masks[min(strangers)]}: there is no frame of that name; rename or remove it")
     annotations = [masks.get(frame.stem) for frame in frames]
-    return Sequence(folder.resolve().name, frames, {0: masks[first.stem]}, annotations, single_object=False)
+    # `.` gets a name and links keep theirs: of two that lead to folders of one name both are read
+    name = Path(os.path.abspath(folder)).name  # noqa: PTH100
+    return Sequence(name, frames, {0: masks[first.stem]}, annotations, single_object=False)

@@ -1,5 +1,7 @@
 """A person's own videos, and what all lists of frames and annotations are held to."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +25,27 @@ def test_one_folder_or_many(tmp_path, video):
     assert second.masks == {0: second.annotations[0]}
     with pytest.raises(HvcError, match=r"sequence two: 00001.png has no annotation"):
         read_annotations(second)
+
+
+def test_links_keep_their_names(tmp_path, video):
+    for name in ("a", "b"):
+        folder = video.write(tmp_path / name / "clip")
+        (tmp_path / "links").mkdir(exist_ok=True)
+        (tmp_path / "links" / name).symlink_to(folder)
+    assert folder_names(tmp_path / "links") == ["a", "b"]
+    assert len(read_folder_sequences(tmp_path / "links")) == 2
+
+
+def test_a_folder_may_be_named_by_a_dot(tmp_path, video, monkeypatch):
+    monkeypatch.chdir(video.write(tmp_path / "clip"))
+    assert folder_names(Path()) == ["clip"]
+
+
+def test_hidden_files_are_no_masks(tmp_path, video):
+    folder = video.write(tmp_path / "clip")
+    (folder / "masks" / "._00000.png").write_bytes(b"what macOS leaves behind")
+    (sequence,) = read_folder(folder)
+    assert sequence.annotated
 
 
 def test_frames_and_one_mask_side_by_side(tmp_path, video):
