@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from hvc.evaluation.sequences import Sequence, object_ids
 
 _PREFIXES = {"youtube-vos-2018": "Annotations/", "youtube-vos-2019": "Annotations/"}
 _SHOWN = 10
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+"""What Pillow and zipfile raise of damaged files, and of encrypted ones or unknown compression."""
 
 
 def results_prefix(benchmark: str) -> str:
@@ -120,7 +123,7 @@ def _label_map(
 ) -> list[str]:
     try:
         labels = _decode(files.read(name))
-    except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         return [f"{name}: {error}"]
     if labels.shape != size:
         height, width = labels.shape

@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -208,6 +209,44 @@ def test_joints_are_json_per_clip(tmp_path):
         HvcError, match=r"(?s)the 5 frames 00001, .*not 00001, 00002.*is for 320 x 240 pixels"
     ):
         check_results("jhmdb", sequences, tmp_path / "labels")
+
+
+def encrypted(content):
+    """The first entry says that it has a password, in both places where a zip says so."""
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+
+
+def undeflatable(content):
+    """The first entry's data begin with a kind of block that deflate does not have."""
+    content[30 + len("aerobatics/00000.png")] = 0x07
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(encrypted, "is encrypted"), (undeflatable, "invalid block type")]
+)
+def test_a_zip_whose_files_cannot_be_unpacked(dev, tmp_path, spoil, message):
+    sequences, labels = dev
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(labels.rglob("*.png")):
+            archive.write(file, file.relative_to(labels))
+    content = bytearray(path.read_bytes())
+    spoil(content)
+    path.write_bytes(content)
+    with pytest.raises(HvcError, match=f"^aerobatics/00000.png: .*{message}"):
+        check_results("davis2017-test-dev", sequences, path)
+
+
+def test_a_result_that_would_fill_the_memory(dev):
+    sequences, labels = dev
+    path = labels / "lock" / "00001.png"
+    content = bytearray(path.read_bytes())
+    content[16:24] = (1 << 20).to_bytes(4, "big") * 2  # width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(HvcError, match=r"^lock/00001.png: Image size"):
+        check_results("davis2017-test-dev", sequences, labels)
 
 
 def test_many_problems_are_counted(dev):
