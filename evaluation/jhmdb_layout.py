@@ -30,7 +30,7 @@ def read_jhmdb(folder: Path, names: Items[str] | None = None) -> list[Sequence]:
         if names is None:
             raise HvcError(
                 f"expected {folder / 'splits'}/CLASS_test_split1.txt: without it training clips would "
-                "count; download splits.zip, or name the clips (sequences=[...])"
+                "count; download splits.zip, or name the clips (sequences=[...]; hvc score: --sequences)"
             )
         listed = []
     chosen = choose(names, listed, there, folder / "Rename_Images")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hvc.base.errors import HvcError
 from hvc.evaluation.joint_files import count_joint_frames, read_joint_positions, read_tracked
+from hvc.evaluation.layout import some
 from hvc.evaluation.scorer import Scorer, Summary, need_records
 from hvc.evaluation.sequences import Sequence
 
@@ -50,11 +51,18 @@ class PoseScorer(Scorer):
     def measure(self, sequence: Sequence, results: Path, frames: list[int]) -> Values:
         """[frames, joints]: distances in body sizes; NaN where a joint is left out, huge: missed."""
         truth, path = read_joint_positions(_joints(sequence)), self.files(sequence, results)[0]
-        tracked = read_tracked(path).joints
+        found = read_tracked(path)
+        tracked = found.joints
         if tracked.shape != truth.shape:
             raise HvcError(
                 f"{path} has joints of {len(tracked)} frames, but {sequence.joints} has {len(truth)}; "
                 "track all frames of the clip"
+            )
+        stems = [frame.stem for frame in sequence.frames]
+        if found.frames != stems:
+            raise HvcError(
+                f"{path}: expected joints of the frames {some(stems)}, in this order, not "
+                f"{some(found.frames)}"
             )
         return self.distances(truth, tracked)[frames]
 

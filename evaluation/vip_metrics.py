@@ -13,33 +13,11 @@ from hvc.evaluation.masks import read_mask
 from hvc.evaluation.scored_masks import annotation, result_file
 from hvc.evaluation.scorer import Scorer, Summary, need_records, percent
 from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.vip_layout import CLASSES
 
 Labels = NDArray[np.uint8]
 Values = NDArray[np.float64]
 
-CLASSES = (
-    "background",
-    "hat",
-    "hair",
-    "sun-glasses",
-    "upper-clothes",
-    "dress",
-    "coat",
-    "socks",
-    "pants",
-    "gloves",
-    "scarf",
-    "skirt",
-    "torso-skin",
-    "face",
-    "right-arm",
-    "left-arm",
-    "right-leg",
-    "left-leg",
-    "right-shoe",
-    "left-shoe",
-)
-"""Names of the ids 0 to 19."""
 _COUNT = len(CLASSES)
 
 

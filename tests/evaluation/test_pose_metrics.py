@@ -75,6 +75,16 @@ def test_all_joints_lost_is_nothing_found(tmp_path, truth):
     assert scores_of(PoseScorer(), sequence).scores["pck_0.5"] == 0
 
 
+def test_joints_in_another_order_are_not_taken_for_those_of_the_frames(tmp_path, truth):
+    sequence = clip(tmp_path, truth, truth)
+    stems = [frame.stem for frame in sequence.frames]
+    backwards = TrackedJoints(stems[::-1], 320, 240, truth[::-1])
+    write_tracked(tmp_path / "labels" / "catch" / "c1.json", backwards)
+    message = r"c1.json: expected joints of the frames 00001, .*in this order, not 00004, 00003"
+    with pytest.raises(HvcError, match=message):
+        PoseScorer().score(sequence, tmp_path / "labels")
+
+
 def test_another_number_of_frames_is_named(tmp_path, truth):
     sequence = clip(tmp_path, truth, truth[:-1])
     with pytest.raises(HvcError, match=r"c1.json has joints of 3 frames, but .*joint_positions.mat has 4"):
