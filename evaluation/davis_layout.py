@@ -34,9 +34,8 @@ _HINTS = {f"JPEGImages/{name}": _HIGHER for name in ("Full-Resolution", "1080p")
 
 
 def davis2016_names(folder: str | Path) -> list[str]:
-    """The names on the validation list; without a list, of all that are there."""
-    there = _there(Path(folder))
-    return _listed(Path(folder), "480p/val", "2016/val") or there
+    """The names on the validation list: the folder's own, else the official one."""
+    return _names(Path(folder), VAL_2016, "480p/val", "2016/val")
 
 
 def read_davis2016(folder: str | Path, names: Items[str] | None = None) -> list[Sequence]:
@@ -45,7 +44,8 @@ def read_davis2016(folder: str | Path, names: Items[str] | None = None) -> list[
     Args:
         folder: the dataset's root.
         names: the sequences wanted, in this order. By default those of the validation list
-            (ImageSets/480p/val.txt or ImageSets/2016/val.txt) that are there; without a list, all.
+            (ImageSets/480p/val.txt or ImageSets/2016/val.txt) that are there; without a list, all,
+            whose score is one of a subset unless they are the official 20.
 
     Raises HvcError that names the folder or file which is missing, or says that this is DAVIS 2017.
     """

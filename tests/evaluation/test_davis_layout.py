@@ -26,7 +26,8 @@ def names(sequences):
 
 def test_without_a_list_2016_gives_what_is_there(tmp_path):
     sequences = read_davis2016(davis2016(tmp_path, "swan", "bear"))
-    assert names(sequences) == ["bear", "swan"] == davis2016_names(tmp_path)
+    assert names(sequences) == ["bear", "swan"]
+    assert davis2016_names(tmp_path) == VAL_2016  # what a score of the benchmark is over
     bear = sequences[0]
     assert bear.single_object
     assert bear.annotated
