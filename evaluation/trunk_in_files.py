@@ -23,7 +23,7 @@ def from_path(reference: str) -> Trunk:
     if path.is_dir():
         if (path / "checkpoints").is_dir():
             raise UsageError(f"{path} is a run's folder; name one of the checkpoints in it")
-        return _from_checkpoint(reference)
+        return _from_folder(reference)
     if not path.is_file():
         raise HvcError(
             f"{reference}: no such checkpoint; give runs:/ID, models:/NAME@ALIAS, a checkpoint (folder or "
@@ -33,6 +33,20 @@ def from_path(reference: str) -> Trunk:
     if path.suffix in _THEIRS:
         return _imported(reference, path)
     return _from_file(reference, path, None)
+
+
+def _from_folder(reference: str) -> Trunk:
+    """A checkpoint, in a folder or a bucket; UsageError where that holds several."""
+    try:
+        return _from_checkpoint(reference)
+    except DamagedError:
+        steps = complete_steps(reference)
+        if steps:
+            last = f"{reference.rstrip('/')}/step-{steps[-1]:08d}"
+            raise UsageError(
+                f"{reference} holds several checkpoints; name one of them, e.g. {last}"
+            ) from None
+        raise
 
 
 def _from_checkpoint(reference: str) -> Trunk:
@@ -55,16 +69,7 @@ def _run_of(checkpoint: Checkpoint) -> str | None:
 
 def _from_bucket(reference: str) -> Trunk:
     if not reference.endswith((_OURS, *_THEIRS)):
-        try:
-            return _from_checkpoint(reference)
-        except DamagedError:
-            steps = complete_steps(reference)
-            if steps:
-                last = f"{reference.rstrip('/')}/step-{steps[-1]:08d}"
-                raise UsageError(
-                    f"{reference} holds several checkpoints; name one of them, e.g. {last}"
-                ) from None
-            raise
+        return _from_folder(reference)
     place, _, name = reference.rpartition("/")
     folder = tempfile.TemporaryDirectory(prefix="hvc-encoder-")
     path = Path(folder.name, name)

@@ -141,6 +141,7 @@ def test_wrong_places(address):
     for reference, words in [
         (f"{address}/step-00000030", "no such checkpoint|not a complete checkpoint"),
         (f"{address}/step-00000010/other.safetensors", "no such checkpoint"),
+        (address, f"{address} holds several checkpoints; name one of them, e.g. {address}/step-00000010"),
     ]:
         with pytest.raises(HvcError, match=words):
             resolve(reference, UNUSED)
