@@ -4,7 +4,7 @@ import re
 
 _UNREACHABLE = re.compile(
     r"unable to contact|unable to establish|connect failure|connection (refused|timed out)|"
-    r"socket timed out|temporarily unable|transport endpoint",
+    r"socket timed out|temporarily unable|transport endpoint|configuration source",
     re.IGNORECASE,
 )
 _ACCOUNT = re.compile(r"account|association|qos", re.IGNORECASE)
