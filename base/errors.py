@@ -16,6 +16,10 @@ class HvcError(ValueError):
     exit_code = EXIT_FAILED
 
 
+class PeerLostError(HvcError):
+    """Another process of the same run is gone, and with it whatever they did together."""
+
+
 class UsageError(HvcError):
     """The command line or a configuration file is wrong in itself (exit 2)."""
 

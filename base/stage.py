@@ -36,6 +36,9 @@ class Provenance:
 
     attempt: int = 1
     labels: dict[str, str] = field(default_factory=dict)
+    lineage: str = ""
+    """Attempts of one lineage follow one another: a later one takes the output over from an earlier that
+    may still be alive somewhere. Empty: this attempt has no predecessors."""
     on_hang: Callable[[], None] | None = None
     """Called in every process of a stage that finds itself hanging, before it leaves with exit code 75."""
 

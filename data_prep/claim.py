@@ -17,9 +17,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hvc.base.errors import HvcError
 from hvc.base.storage import AlreadyExistsError, MissingError, StorageError, Store
-from hvc.data_prep.lock import BusyError
+from hvc.data_prep.lock import NO_TURN, BusyError, TakenOverError, Turn
+
+__all__ = ["Claim", "Holder", "TakenOverError", "claimed"]
 
 BEAT_SECONDS = 10.0
 """How often a holder rewrites its claim."""
@@ -30,10 +31,6 @@ PATIENCE_SECONDS = 60.0
 _SETTLE_SECONDS = 1.0  # two who take over at once: so long after it only the second one's claim is there
 
 _log = logging.getLogger(__name__)
-
-
-class TakenOverError(HvcError):
-    """Somebody else holds now what this process held: it must change nothing there any more."""
 
 
 class Holder(BaseModel):
@@ -49,9 +46,12 @@ class Holder(BaseModel):
     """Start time of the process: a later one may have got its number."""
     token: str
     beat: int = 0
+    lineage: str = ""
+    """With the number of the attempt its turn, see `lock.Turn`."""
+    number: int = 0
 
     @classmethod
-    def here(cls) -> "Holder":
+    def here(cls, turn: Turn = NO_TURN) -> "Holder":
         """This process, with a new token."""
         return cls(
             host=socket.gethostname(),
@@ -59,7 +59,14 @@ class Holder(BaseModel):
             pid=os.getpid(),
             started=_start_time(os.getpid()) or "",
             token=secrets.token_hex(16),
+            lineage=turn.lineage,
+            number=turn.number,
         )
+
+    @property
+    def turn(self) -> Turn:
+        """Its place among the attempts of its row."""
+        return Turn(self.lineage, self.number)
 
     def is_dead(self) -> bool | None:
         """Whether the process is gone; None when it cannot be seen from here."""
@@ -74,10 +81,11 @@ class Holder(BaseModel):
 class Claim:
     """A claim on a store, held from `take` to `release`."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, turn: Turn = NO_TURN) -> None:
+        """An earlier attempt's claim, by its turn, is taken over at once."""
         self.name = name
         self._store = store
-        self._me = Holder.here()
+        self._me = Holder.here(turn)
         self._taken_by: str | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
@@ -86,7 +94,7 @@ class Claim:
         """Hold it; BusyError says who does. A dead holder's claim is taken over."""
         taken_over = False
         while not self._create():
-            _evict(self._store, self.name)
+            _evict(self._store, self.name, self._me.turn)
             taken_over = True
         if taken_over:
             time.sleep(_SETTLE_SECONDS)
@@ -128,8 +136,14 @@ class Claim:
 
     def _look(self) -> None:
         there = _read(self._store, self.name)
-        if there is None or _token(there) != self._me.token:
-            self._taken_by = _name(there)
+        if there is not None and _token(there) == self._me.token:
+            return
+        holder = _parse(there) if there is not None else None
+        if holder is not None and self._me.turn.follows(holder.turn):
+            # Taken over from while it was writing its sign of life: that came after ours.
+            self._store.write(self.name, _to_bytes(self._me))
+            return
+        self._taken_by = _name(there)
 
     def _keep_alive(self) -> None:
         while self._taken_by is None and not self._ended.wait(BEAT_SECONDS):
@@ -143,14 +157,14 @@ class Claim:
 
 
 @contextmanager
-def claimed(store: Store, name: str, rivals: str) -> Iterator[Claim]:
+def claimed(store: Store, name: str, rivals: str, turn: Turn = NO_TURN) -> Iterator[Claim]:
     """Hold the claim `name` while no claim whose name begins with `rivals` is held; else BusyError."""
-    claim = Claim(store, name)
+    claim = Claim(store, name, turn)
     claim.take()
     try:
         # Claim first, look second: of two who do so at once, at least one sees the other.
         for rival in _others(store, rivals, name):
-            _evict(store, rival)
+            _evict(store, rival, turn)
         yield claim
     finally:
         claim.release()
@@ -160,13 +174,14 @@ def _others(store: Store, rivals: str, name: str) -> Sequence[str]:
     return [rival for rival in store.names(rivals) if rival != name]
 
 
-def _evict(store: Store, name: str) -> None:
-    """Remove the claim of a dead holder; BusyError if he lives."""
+def _evict(store: Store, name: str, turn: Turn) -> None:
+    """Remove the claim of a dead holder, or of an earlier attempt; BusyError if another lives."""
     there = _read(store, name)
     if there is None:
         return
     holder = _parse(there)
-    dead = holder.is_dead() if holder else None
+    earlier = holder is not None and turn.follows(holder.turn)
+    dead = earlier or (holder.is_dead() if holder else None)
     if dead is False:
         raise _busy(store, str(holder))
     if dead is None:

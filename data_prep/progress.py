@@ -42,6 +42,11 @@ _THREADS = 16
 _LAST_WORKER_SECONDS = 5.0
 
 
+def count_finished(store: Store) -> int:
+    """How many shards an unfinished run has noted as finished."""
+    return sum(_RECORD.fullmatch(name) is not None for name in store.names(f"{_FOLDER}/shard-"))
+
+
 class Progress:
     """The finished shards of one plan in one store, for the whole of it or for one part."""
 

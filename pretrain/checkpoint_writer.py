@@ -74,6 +74,7 @@ def write_checkpoint(
         for file, tensors, metadata in _tensor_files(snapshot):
             path = folder / f".{file}.tmp"
             notes[file] = write_tensors(path, tensors, metadata)
+            check()
             store.upload(f"{name}/{file}", path, notes[file].sha256)
     store.write(f"{name}/{STATE}", state)
     notes[STATE] = note_of(state)

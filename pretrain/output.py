@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import open_store
 from hvc.data_prep.claim import claimed
-from hvc.data_prep.lock import sole_writer
+from hvc.data_prep.lock import NO_TURN, Turn, sole_writer
 from hvc.pretrain.checkpoint import Checkpoint
 from hvc.pretrain.dataset import TrainingData, plan_run
 from hvc.pretrain.order import RunOrder
@@ -26,28 +27,42 @@ def planned_steps(config: TrainConfig, data: TrainingData) -> int:
     return config.steps or config.epochs * RunOrder(plan_run(config, data)).steps
 
 
+@dataclass(frozen=True)
+class Hold:
+    """What a run holds; each check raises TakenOverError once that is somebody else's."""
+
+    check_folder: Callable[[], None]
+    """Of the output folder: cheap."""
+    check_checkpoints: Callable[[], None]
+    """Of the place of the checkpoints, and of the folder."""
+
+
 @contextmanager
-def hold_folder(config: TrainConfig) -> Iterator[Callable[[], None]]:
+def hold_folder(config: TrainConfig, turn: Turn = NO_TURN) -> Iterator[Hold]:
     """Rank 0: make the folder, hold it against a second run, clear what a killed attempt left.
 
     Checkpoints in a bucket are held, too: a run of another folder or machine may write to the same place.
-    Gives what raises TakenOverError once that place is somebody else's; a lock on a file system cannot be
-    lost while its process lives.
+    By its `turn` an attempt takes over from earlier ones that hang where nobody reaches them.
     """
     folder = config.folder
-    check: Callable[[], None] = lambda: None  # noqa: E731
     _make(folder, "output=")
     with ExitStack() as held:
-        held.enter_context(sole_writer(folder / ".lock", str(folder), LOCK_SECONDS))
+        checks = [held.enter_context(sole_writer(folder / ".lock", str(folder), LOCK_SECONDS, turn))]
         if config.checkpoints.startswith("s3://"):
-            check = held.enter_context(claimed(open_store(config.checkpoints), CLAIM, CLAIM)).check
+            place_in_bucket = open_store(config.checkpoints)
+            checks.append(held.enter_context(claimed(place_in_bucket, CLAIM, CLAIM, turn)).check)
         elif config.checkpoint.address:
             place = Path(config.checkpoints)
             _make(place, "checkpoint.address=")
-            held.enter_context(sole_writer(place / ".lock", str(place), LOCK_SECONDS))
+            checks.append(held.enter_context(sole_writer(place / ".lock", str(place), LOCK_SECONDS, turn)))
         clear_unfinished(config.checkpoints)
         clear_scratch(folder)
-        yield check
+
+        def check_all() -> None:
+            for check in checks:
+                check()
+
+        yield Hold(checks[0], check_all)
 
 
 def _make(folder: Path, key: str) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, PeerLostError
 from hvc.pretrain.processes import Place
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class Ranks:
                 dist.destroy_process_group()
             said = [mark for mark in _LOST if mark in str(error)] if isinstance(error, RuntimeError) else []
             if said:
-                raise HvcError(
+                raise PeerLostError(
                     f"rank {self.place.rank} lost its peer: another rank ended or cannot be reached "
                     f"({said[0]}). What ended that one stands in its own words, the launcher's or Slurm's; "
                     "start the same command again: it goes on from the last checkpoint"

@@ -3,11 +3,12 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
-from hvc.data_prep.lock import BusyError, sole_writer
+from hvc.data_prep.lock import NO_TURN, BusyError, TakenOverError, Turn, sole_writer
 from hvc.pretrain.delivery import Delivery
 from hvc.pretrain.mlflow_client import shown
 
@@ -33,8 +34,11 @@ def pause_after(failures: int) -> float:
 class Sender:
     """Sends in the background from `start()` on; nothing here makes its caller wait but `finish`."""
 
-    def __init__(self, folder: Path, uri: str) -> None:
-        self.folder, self.uri = folder, uri
+    def __init__(
+        self, folder: Path, uri: str, turn: Turn = NO_TURN, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """`check` raises TakenOverError once the folder is a later attempt's: then no more is sent."""
+        self.folder, self.uri, self._turn, self._check = folder, uri, turn, check
         self.delivery: Delivery | None = None
         self._wake, self._finishing, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._done = threading.Event()
@@ -78,9 +82,12 @@ class Sender:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with sole_writer(self.folder / LOCK, str(self.folder)):
+                with sole_writer(self.folder / LOCK, str(self.folder), turn=self._turn):
                     self._send_until_finished()
                     return
+            except TakenOverError as error:
+                _log.warning("%s", error)
+                return
             except BusyError:  # `hvc sync` is at it
                 self._rest(1.0)
             except HvcError as error:  # e.g. a full disk has no room for the lock
@@ -108,6 +115,8 @@ class Sender:
                 self._say_it_is_back()
                 if self._stop.is_set():
                     return False
+        except TakenOverError:
+            raise
         except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
             self._note_failure(error)
             return False
@@ -122,6 +131,7 @@ class Sender:
         self._rest(pause_after(self._failures))
 
     def _send_a_piece(self, delivery: Delivery) -> bool:
+        self._check()
         begin = time.thread_time()
         sent = delivery.send(final=self._finishing.is_set())
         if sent:

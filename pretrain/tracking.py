@@ -17,6 +17,7 @@ from PIL import Image
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance
+from hvc.data_prep.lock import TakenOverError, Turn
 from hvc.pretrain.attempt import attempt_line, checkpoint_drift, code_drift
 from hvc.pretrain.checkpoint import Checkpoint, complete_steps, step_name, verified
 from hvc.pretrain.dataset import TrainingData
@@ -59,6 +60,7 @@ class Tracker:
         resumed: dict[str, Any] | None = None,
         facts: dict[str, str] | None = None,
         new_attempt: bool = True,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the journal and begin an attempt; no server is asked for anything in here.
 
@@ -66,18 +68,20 @@ class Tracker:
             resumed: `resumed_from` the checkpoint that training goes on from.
             facts: More to tell of this attempt, e.g. the GPUs of all nodes; become tags of the run.
             new_attempt: False adds to what the last attempt recorded.
+            check: Raises TakenOverError once the folder is a later attempt's; asked before every record.
 
         Raises HvcError when the journal cannot be opened.
         """
         resumed = resumed or {}
-        self._config, self._data, self._folder = config, data, config.folder
+        self._config, self._data, self._folder, self._check = config, data, config.folder, check
         self.uri = uri_of_run(self._folder, config.tracking.uri)
         self.seconds = 0.0
         """Time that the thread which trains has spent in here."""
         self.journal = Journal(self._folder / JOURNAL)
         self._known = JournalState.of(self.journal.path)
         self._lock = threading.Lock()
-        self._sender = Sender(self._folder, self.uri)
+        turn = Turn(provenance.lineage, provenance.attempt)
+        self._sender = Sender(self._folder, self.uri, turn, check)
         self._pictures = PictureWorker(self._on_picture)
         self._asking: threading.Thread | None = None
         self._note = self._find_note(resumed)
@@ -174,8 +178,13 @@ class Tracker:
         if undrawn:
             _log.warning("%d pictures were not drawn in time", undrawn)
         status = _STATUS[outcome]
-        if self._known.status != status:
-            self._add("state", status=status, outcome=str(outcome or "failed"), attempt=self._attempt)
+        try:
+            if self._known.status != status:
+                self._add("state", status=status, outcome=str(outcome or "failed"), attempt=self._attempt)
+        except TakenOverError as error:  # how the run stands is the later attempt's to say
+            _log.warning("%s", error)
+            self._sender.finish(0.0)
+            return
         self.journal.sync()
         sent = self._sender.finish(max(0.0, deadline - time.monotonic()))
         if self.journal.waiting:
@@ -272,6 +281,7 @@ class Tracker:
             self._add(kind, file=file, folder=folder, **more)
 
     def _add(self, kind: str, **content: Any) -> None:
+        self._check()
         with self._lock:
             self.journal.append(kind, **content)
             self._known.add({"kind": kind, **content})

@@ -10,6 +10,7 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
+from hvc.data_prep.lock import Turn
 from hvc.pretrain.checkpoint import Checkpoint, newest
 from hvc.pretrain.cost import cost_of, lines
 from hvc.pretrain.dataset import TrainingData, load_data
@@ -18,7 +19,7 @@ from hvc.pretrain.journal import JOURNAL
 from hvc.pretrain.journal_state import JournalState
 from hvc.pretrain.loaders import start_server
 from hvc.pretrain.marker import step_name
-from hvc.pretrain.output import hold_folder, planned_steps, refuse_other_recipe
+from hvc.pretrain.output import Hold, hold_folder, planned_steps, refuse_other_recipe
 from hvc.pretrain.preflight import refuse_hopeless, warnings
 from hvc.pretrain.processes import own_place
 from hvc.pretrain.ranks import Ranks
@@ -42,13 +43,15 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
     tracker: Tracker | None = None
     found: Checkpoint | None = None
     check_hold: Callable[[], None] = lambda: None  # noqa: E731
+    turn = Turn(provenance.lineage, provenance.attempt)
     with ranks.together(), ExitStack() as held:
 
         def begin() -> int:
             nonlocal tracker, found, check_hold
             refuse_hopeless(config, data, device)
-            check_hold = held.enter_context(hold_folder(config))
-            found, tracker = _begin(config, data, provenance, place.world_size)
+            hold = held.enter_context(hold_folder(config, turn))
+            check_hold = hold.check_checkpoints
+            found, tracker = _begin(config, data, provenance, place.world_size, hold)
             return found.step if found else 0
 
         start = ranks.first_decides(begin)
@@ -68,7 +71,7 @@ def run(config: TrainConfig, stop: Stop, provenance: Provenance) -> Result:
 
 
 def _begin(
-    config: TrainConfig, data: TrainingData, provenance: Provenance, world_size: int
+    config: TrainConfig, data: TrainingData, provenance: Provenance, world_size: int, hold: Hold
 ) -> tuple[Checkpoint | None, Tracker | None]:
     """Rank 0, holding the folder: the checkpoint to start from, and the run to track into.
 
@@ -94,6 +97,7 @@ def _begin(
         provenance,
         resumed=resumed_from(found) if found else None,
         facts=dict(zip(("model", "work"), described, strict=False)),
+        check=hold.check_folder,
     )
     tracker.repair(config.checkpoints)
     write_atomic(config.folder / "recipe.yaml", config.to_yaml())

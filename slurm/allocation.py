@@ -18,23 +18,31 @@ class Allocation:
     job_id: str
     """As Slurm's commands understand it: `7`, or `7_3` for a task of an array."""
     attempt: int
-    """Counts from 1; each requeue starts the next."""
+    """Counts from 1 over all starts from the submission's folder; each requeue is the next."""
     rank: int
     """0 <= rank < world_size."""
     world_size: int
     nodes: str
     """The nodes of this attempt in Slurm's short form, e.g. `gpu[01-04]`."""
+    restarts: int = 0
+    """How often Slurm has put this job back into the queue."""
+    task: int | None = None
+    """Number of the array's task; None outside of an array."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Allocation":
         """Read what Slurm tells every task; HvcError outside of one."""
         try:
+            restarts = int(environment.get("SLURM_RESTART_COUNT") or 0)
+            number = environment.get("SLURM_ARRAY_TASK_ID")
             return cls(
                 job_id=_job_id(environment),
-                attempt=int(environment.get("SLURM_RESTART_COUNT", "0")) + 1,
+                attempt=int(environment.get("HVC_ATTEMPT") or restarts + 1),
                 rank=int(environment["SLURM_PROCID"]),
                 world_size=int(environment["SLURM_NTASKS"]),
                 nodes=environment["SLURM_JOB_NODELIST"],
+                restarts=restarts,
+                task=None if number is None else int(number),
             )
         except KeyError as error:
             raise HvcError(
@@ -43,6 +51,38 @@ class Allocation:
 
     def __str__(self) -> str:
         return f"job {self.job_id}, attempt {self.attempt}, rank {self.rank} of {self.world_size}"
+
+
+@dataclass(frozen=True)
+class Script:
+    """The place of a job's script, which starts the ranks and outlives them."""
+
+    job_id: str
+    attempt: int
+    """As in `Allocation`, and so are the next two."""
+    restarts: int
+    task: int | None
+    nodes: int
+    tasks_per_node: int
+    cpus_per_task: int
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Script":
+        """Read what Slurm tells the script; HvcError outside of one."""
+        try:
+            nodes = int(environment["SLURM_JOB_NUM_NODES"])
+            task = environment.get("SLURM_ARRAY_TASK_ID")
+            return cls(
+                job_id=_job_id(environment),
+                attempt=int(environment["HVC_ATTEMPT"]),
+                restarts=int(environment.get("SLURM_RESTART_COUNT") or 0),
+                task=None if task is None else int(task),
+                nodes=nodes,
+                tasks_per_node=int(environment["SLURM_NTASKS"]) // nodes,
+                cpus_per_task=int(environment.get("SLURM_CPUS_PER_TASK") or 1),
+            )
+        except KeyError as error:
+            raise HvcError(f"not inside the script of `hvc submit`: {error.args[0]} is not set") from None
 
 
 def _job_id(environment: Mapping[str, str]) -> str:

@@ -57,8 +57,8 @@ class ClusterConfig(Config):
     signal: Literal["USR2", "TERM"] = "USR2"
     """Signal that asks it; TERM where something on the way swallows USR2."""
     folder: str = "slurm-jobs"
-    """Every submission gets a folder below this one for its script, job file and logs, named
-    `JOBID_RANK_log.out`. Must be on a file system that all nodes share."""
+    """Every submission gets a folder below this one for its script, job file and logs
+    (`logs/attempt-N/rank-R.log`). Must be on a file system that all nodes share."""
     shared: list[AbsolutePath] = Field(default_factory=list)
     """Folders that all nodes share; where some are named, every path of a job has to be in one of them."""
     scratch: str | None = Field(None, pattern=r"^/[A-Za-z0-9_./${}-]*$")
@@ -80,9 +80,12 @@ class ClusterConfig(Config):
     environment: Environment = Field(default_factory=dict)
     """Variables for the job, e.g. `NCCL_SOCKET_IFNAME: ib0`. They are written into the script in
     plain text: no secrets. Numbers need no quotes. The environment that submits reaches the job as well."""
-    max_requeues: int | None = Field(50, ge=0)
-    """How often the job may be requeued before it gives up; null is without end. Requeues by Slurm
-    itself (preemption, node failure) count, but are never refused."""
+    max_requeues: int | None = Field(3, ge=0)
+    """How often in a row the job may be requeued without any progress before it gives up; null is without
+    end. With progress it always is; requeues by Slurm itself (preemption, node failure) don't count."""
+    slow_node_factor: float = Field(5.0, ge=0)
+    """A node that computes so many times slower than the median is left out of the next attempt; 0 minds
+    no slow nodes, only those that compute wrongly or give no sign."""
     srun_args: Annotated[list[str], Unseen] = Field(default_factory=list)
     """Further arguments of srun, e.g. `--mpi=pmi2`; they win over this project's own."""
     sbatch: Annotated[dict[str, str | int | bool], Unseen] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from dataclasses import dataclass
 
 from hvc.base.errors import HvcError
 
@@ -12,14 +13,46 @@ class ControlError(HvcError):
     """The controller could not be asked, or refused."""
 
 
-def job_state(job_id: str) -> str:
-    """The job's state in Slurm's words: RUNNING, COMPLETING, PENDING, CANCELLED and so on."""
-    return _field("JobState", "show", "job", job_id)
+@dataclass(frozen=True)
+class Job:
+    """What the controller knows of a job."""
+
+    state: str
+    """In Slurm's words: RUNNING, COMPLETING, PENDING, CANCELLED and so on."""
+    restarts: int
+    """How often it was requeued; the attempt that runs now has as many in SLURM_RESTART_COUNT."""
+    partition: str
+    excluded: str
+    """Nodes that it must not get, in Slurm's short form; empty: none."""
+
+
+def job(job_id: str) -> Job:
+    """Ask for a job, or for one task of an array."""
+    answer = _scontrol("-o", "show", "job", job_id)
+    excluded = _field("ExcNodeList", answer)
+    return Job(
+        state=_field("JobState", answer),
+        restarts=int(_field("Restarts", answer)),
+        partition=_field("Partition", answer),
+        excluded="" if excluded == "(null)" else excluded,
+    )
 
 
 def node_address(node: str) -> str:
     """The address by which Slurm reaches a node."""
-    return _field("NodeAddr", "show", "node", node)
+    return _field("NodeAddr", _scontrol("-o", "show", "node", node))
+
+
+def node_names(short: str) -> list[str]:
+    """The names in a list of Slurm's short form, e.g. `gpu[01-04]`."""
+    return _scontrol("show", "hostnames", short).split()
+
+
+def working_nodes(partition: str) -> list[str]:
+    """Nodes of a partition that are idle or at work: neither down nor drained."""
+    states = "idle,allocated,mixed,completing"
+    words = _run("sinfo", "--noheader", f"--partition={partition}", "-N", f"--states={states}", "-o", "%N")
+    return sorted(set(words.split()))
 
 
 def requeue(job_id: str) -> None:
@@ -27,16 +60,28 @@ def requeue(job_id: str) -> None:
     _scontrol("requeue", job_id)
 
 
-def _field(name: str, *arguments: str) -> str:
-    answer = _scontrol("-o", *arguments)
+def cancel(job_id: str) -> None:
+    """Take a job out of the queue for good; Slurm ends its processes."""
+    _run("scancel", job_id)
+
+
+def update(job_id: str, **values: str | int) -> None:
+    """Change a job that is in the queue, by the names of `scontrol update`."""
+    _scontrol("update", f"JobId={job_id}", *(f"{name}={value}" for name, value in values.items()))
+
+
+def _field(name: str, answer: str) -> str:
     found = re.search(rf"\b{name}=(\S+)", answer)
     if found is None:
-        raise ControlError(f"scontrol {' '.join(arguments)} says no {name}: {answer.strip()}")
+        raise ControlError(f"scontrol says no {name}: {answer.strip()}")
     return found[1]
 
 
 def _scontrol(*arguments: str) -> str:
-    command = ["scontrol", *arguments]
+    return _run("scontrol", *arguments)
+
+
+def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,60 +1,161 @@
-"""What every task of a submitted job runs: read the job file, run the stage, hand back unfinished work."""
+"""What every task of a submitted job runs: read the job file, look at the nodes, run the stage."""
 
 import logging
 import os
 import signal
 import socket
+import sys
+import time
 import traceback
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hvc.base.errors import EXIT_DONE, EXIT_STOPPED, HvcError, PeerLostError, UsageError
 from hvc.base.stage import Outcome, Provenance, Result, StopFlag
-from hvc.slurm import requeue
+from hvc.slurm import control, requests
 from hvc.slurm.allocation import Allocation, export_torch_environment
+from hvc.slurm.attempts import Attempt, Kind, Records
 from hvc.slurm.jobfile import JobFile, read
-from hvc.slurm.stages import config_of, run_of
+from hvc.slurm.node_check import Check, Finding, spared
+from hvc.slurm.stages import config_of, progress_of, run_of
 
+HUNG = "it stood still and was ended; what came after its last checkpoint is lost"
+_EXCLUSIONS = 3
+"""So many attempts may end for the sake of slow nodes; then the job makes do with them."""
 _log = logging.getLogger(__name__)
 
 
 def run_job(path: str) -> dict[str, Any]:
     """Run the stage of a job file in this Slurm task and return its report.
 
-    A stopped stage does not return: the job is requeued and Slurm ends the task. A failure leaves its
-    traceback, named by attempt and rank, beside the job file, and ends the other ranks.
+    A stopped stage does not return: its process exits, with 75 on rank 0, and the job's script sees to the
+    rest (`aftermath`). A failure leaves its traceback in `failures` and ends the other ranks.
     """
     # First of all, and in every rank: submitit's own handlers act in rank 0 alone, where saving a
     # checkpoint would wait for the others for ever.
-    stop = StopFlag().listen(signal.SIGUSR2, signal.SIGTERM)
+    signals = StopFlag().listen(signal.SIGUSR2, signal.SIGTERM)
     folder = Path(path).parent
     task = Allocation.of(os.environ)
+    records = Records(folder, task.task)
+    _write_to(records.log(task.attempt, task.rank))
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s [{task.rank}] %(levelname)s %(name)s: %(message)s"
     )
     _log.info("%s on %s of %s", task, socket.gethostname(), task.nodes)
     try:
         job = read(Path(path))
-        result = _run(job, stop, task, folder)
+        if task.rank == 0:
+            _begin(records, task, job, Path(path).name)
+        result, why = _run(job, signals, task, folder, records)
     except Exception as error:
         error.add_note(f"{task}, on {socket.gethostname()}")
-        requeue.failure_file(task, folder).write_text(traceback.format_exc(), encoding="utf-8")
+        records.fail(task.attempt, task.rank, kind_of(error), traceback.format_exc())
         raise
+    _log.info("%s: %s", task, result.outcome)
     if result.outcome is Outcome.STOPPED:
-        _log.info("%s: stopped by %s", task, stop.signal_name)
-        requeue.hand_back(task, job.max_requeues, folder)
-    _log.info("%s: done", task)
+        if task.rank == 0:
+            records.end(task.attempt, "stopped", why)
+        sys.stdout.flush()
+        raise SystemExit(EXIT_STOPPED if task.rank == 0 else EXIT_DONE)  # no result is stored
+    if task.rank == 0:
+        records.end(task.attempt, "done")
     return result.report
 
 
-def _run(job: JobFile, stop: StopFlag, task: Allocation, folder: Path) -> Result:
+def kind_of(error: Exception) -> Kind:
+    """What kind of failure ends a rank by this error."""
+    if isinstance(error, PeerLostError):
+        return "alone"
+    return "refused" if isinstance(error, UsageError) else "failed"
+
+
+def _run(
+    job: JobFile, signals: StopFlag, task: Allocation, folder: Path, records: Records
+) -> tuple[Result, str]:
+    """The stage's result, and what asked it to stop."""
     export_torch_environment()
+    names = control.node_names(task.nodes) if task.world_size > 1 else []
+    if task.rank == 0 and task.task is None:
+        requests.fulfil_resize(folder, max(1, len(names)))
+    if task.world_size > 1:
+        nodes = [names[rank * len(names) // task.world_size] for rank in range(task.world_size)]
+        decide = partial(_leave_for, task, records, len(names))
+        check = Check(task.rank, nodes)  # which keeps the port open until the stage has ended
+        if check.leaves(job.slow_node_factor, decide):
+            return Result(Outcome.STOPPED), ""
+    stop = requests.StopOrRequest(signals, folder, task.task, max(1, len(names)), looks=task.rank == 0)
     config = config_of(job.stage).parse(job.config, where=f"config of {job.stage.name}")
-    return run_of(job.stage)(config, stop, provenance(job, task, folder))
+    result = run_of(job.stage)(config, stop, provenance(job, task, folder))
+    return result, stop.reason
+
+
+def _leave_for(task: Allocation, records: Records, needed: int, found: Finding) -> bool:
+    """Rank 0: note what was found, and whether to leave so that the next attempt avoids bad nodes."""
+    record = records.read(task.attempt)
+    if record is None:
+        return False
+    record = replace(record, checks=[asdict(timing) for timing in found.timings])
+    records.write(record)
+    if not found.bad:
+        return False
+    words = "; ".join(f"{node}: {what}" for node, what in sorted(found.bad.items()))
+    excluded = _without(task, records, needed, found)
+    if excluded:
+        _log.warning("the next attempt does without these nodes: %s", words)
+        records.end(task.attempt, "stopped", words, excluded=excluded)
+        return True
+    if not found.timings:
+        raise HvcError(f"{words}; and the job cannot do without these nodes")
+    _log.warning("going on with slow nodes, as too few others are there: %s", words)
+    return False
+
+
+def _without(task: Allocation, records: Records, needed: int, found: Finding) -> list[str]:
+    if sum(bool(record.excluded) for record in records.all()) >= _EXCLUSIONS:
+        return []
+    try:
+        job = control.job(task.job_id)
+        excluded = control.node_names(job.excluded) if job.excluded else []
+        return spared(found.bad, control.working_nodes(job.partition), excluded, needed)
+    except control.ControlError as error:
+        _log.warning("which nodes there are is not known: %s", error)
+        return []
+
+
+def _begin(records: Records, task: Allocation, job: JobFile, name: str) -> None:
+    records.close_before(task.attempt)
+    records.write(
+        Attempt(
+            attempt=task.attempt,
+            job_id=task.job_id,
+            job_file=name,
+            nodes=task.nodes,
+            started=time.time(),
+            progress=progress_of(job.stage, job.config),
+        )
+    )
+
+
+def _write_to(log: Path) -> None:
+    """Send all that this process and its children write to a file, behind what is in it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
 def provenance(job: JobFile, task: Allocation, folder: Path) -> Provenance:
-    """Who runs the stage, as the stage is told; one that hangs is handed back like one that stopped."""
+    """Who runs the stage, as the stage is told; one that hangs is brought back like one that stopped."""
     labels = {"slurm_job_id": task.job_id, "cluster": job.cluster, "nodes": task.nodes}
-    on_hang = partial(requeue.hand_back_hung, task, job.max_requeues, folder)
-    return Provenance(attempt=task.attempt, labels=labels, on_hang=on_hang)
+    lineage = str(folder) if task.task is None else f"{folder}/task-{task.task}"
+    on_hang = partial(_note_hang, Records(folder, task.task), task)
+    return Provenance(attempt=task.attempt, labels=labels, on_hang=on_hang, lineage=lineage)
+
+
+def _note_hang(records: Records, task: Allocation) -> None:
+    _log.error("%s: %s", task, HUNG)
+    records.fail(task.attempt, task.rank, "hung", f"Hung: {HUNG}\n")

@@ -22,7 +22,9 @@ class JobFile(Config):
     cluster: str
     """Name of the cluster's file, for the records."""
     max_requeues: int | None
-    """Requeues before the job gives up; null is without end."""
+    """Requeues in a row without progress before the job gives up; null is without end."""
+    slow_node_factor: float = 5.0
+    """A node so many times slower than the median is left out; 0: none is."""
     snapshot: str | None = None
     """Folder of the code that the job runs from; null is whatever is installed."""
 

@@ -92,6 +92,7 @@ def submit_parts(
             config=values,
             cluster=cluster.name,
             max_requeues=cluster.max_requeues,
+            slow_node_factor=cluster.slow_node_factor,
             snapshot=str(snapshot),
         ).write(path)
     executor = executor_for(cluster, job_name, folder, **more)

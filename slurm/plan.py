@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.script import EARLY_LOG, aftermath_lines, attempt_lines
 from hvc.slurm.snapshot import code_path
 
 
@@ -28,9 +29,20 @@ def parameters(cluster: ClusterConfig, job_name: str, folder: Path) -> dict[str,
         "signal_delay_s": cluster.grace_seconds,
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's own default is refused by clusters that check it
-        "setup": [*setup_lines(cluster), *code_lines(folder), *PORT_LINES],
-        "additional_parameters": {"requeue": True, **_signal(cluster), **cluster.sbatch},
-        "srun_args": srun_arguments(cluster),
+        "setup": [
+            *setup_lines(cluster),
+            *code_lines(folder),
+            *PORT_LINES,
+            *attempt_lines(folder, cluster.tasks_per_node),
+        ],
+        "teardown": aftermath_lines(folder, python_command(cluster)),
+        "additional_parameters": {
+            "requeue": True,
+            "output": str(folder / EARLY_LOG),
+            **_signal(cluster),
+            **cluster.sbatch,
+        },
+        "srun_args": srun_arguments(cluster, folder),
         **{key: value for key, value in optional.items() if value is not None},
     }
 
@@ -40,13 +52,14 @@ def _signal(cluster: ClusterConfig) -> dict[str, str]:
     return {} if cluster.signal == "USR2" else {"signal": f"{cluster.signal}@{cluster.grace_seconds}"}
 
 
-def srun_arguments(cluster: ClusterConfig) -> list[str]:
+def srun_arguments(cluster: ClusterConfig, folder: Path) -> list[str]:
     """How srun starts the processes of a job.
 
     srun does not inherit `--cpus-per-task` since Slurm 22.05 and would pin every process to one CPU;
     a log that is not appended to is lost with the next attempt; a rank that fails has to end the others.
     """
     return [
+        f"--output={folder / EARLY_LOG}",
         f"--cpus-per-task={cluster.cpus_per_task}",
         "--cpu-bind=none",
         "--kill-on-bad-exit=1",

@@ -2,12 +2,15 @@
 
 import difflib
 import importlib
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from hvc.base.config import Config
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.stage import Stage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,15 +22,31 @@ class StagePaths:
     config: str
     parallel: bool = False
     """Whether the tasks of a job share its work; otherwise each of them would do all of it."""
+    progress: str | None = None
+    """Import path of what says how far the work of a config is, a number that grows; None: nothing does."""
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        StagePaths("shard", "hvc.data_prep.shard:run", "hvc.data_prep.shard:ShardConfig"),
-        StagePaths("train", "hvc.pretrain.train:run", "hvc.pretrain.train:TrainConfig", parallel=True),
         StagePaths(
-            "evaluate", "hvc.evaluation.evaluate:run", "hvc.evaluation.evaluate_config:EvaluateConfig"
+            "shard",
+            "hvc.data_prep.shard:run",
+            "hvc.data_prep.shard:ShardConfig",
+            progress="hvc.data_prep.advance:advance",
+        ),
+        StagePaths(
+            "train",
+            "hvc.pretrain.train:run",
+            "hvc.pretrain.train:TrainConfig",
+            parallel=True,
+            progress="hvc.pretrain.advance:advance",
+        ),
+        StagePaths(
+            "evaluate",
+            "hvc.evaluation.evaluate:run",
+            "hvc.evaluation.evaluate_config:EvaluateConfig",
+            progress="hvc.evaluation.advance:advance",
         ),
     )
 }
@@ -52,6 +71,17 @@ def config_of(stage: StagePaths) -> type[Config]:
     """The stage's config class, imported now."""
     config: type[Config] = _load(stage.config)
     return config
+
+
+def progress_of(stage: StagePaths, config: dict[str, Any]) -> float | None:
+    """How far the work of a config is; None where that is not known."""
+    if stage.progress is None:
+        return None
+    try:
+        return float(_load(stage.progress)(config_of(stage).parse(config, where=f"config of {stage.name}")))
+    except Exception as error:  # noqa: BLE001 (storage raises anything; a job must not end over this)
+        _log.warning("how far %s is cannot be found out: %s", stage.name, error)
+        return None
 
 
 def _load(path: str) -> Any:

@@ -86,6 +86,7 @@ def submit(
         config=config.resolved(),
         cluster=cluster.name,
         max_requeues=cluster.max_requeues,
+        slow_node_factor=cluster.slow_node_factor,
         snapshot=str(snapshot),
     )
     job_file.write(folder / "job.json")
@@ -197,6 +198,7 @@ def executor_for(cluster: ClusterConfig, job_name: str, folder: Path, **more: An
 def queue(executor: Any, job_files: list[Path]) -> str:
     """Submit one job, or an array with a task per job file; Slurm's id. HvcError when it is refused."""
     folder = job_files[0].parent
+    (folder / "logs").mkdir(exist_ok=True)  # Slurm does not make it
     try:
         with redirect_stderr(StringIO()):  # submitit prints there what its exception says as well
             jobs = executor.map_array(run_job, [str(path) for path in job_files])

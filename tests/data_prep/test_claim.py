@@ -11,8 +11,8 @@ import pytest
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.data_prep import claim
-from hvc.data_prep.claim import Claim, Holder, claimed
-from hvc.data_prep.lock import BusyError
+from hvc.data_prep.claim import Claim, Holder, TakenOverError, claimed
+from hvc.data_prep.lock import BusyError, Turn
 
 NAME = "claim.json"
 
@@ -182,3 +182,19 @@ def test_of_many_at_once_one_wins(store, quick):
     assert (len(held), len(refused)) == (1, 5)
     held[0].check()
     held[0].release()
+
+
+def test_a_later_attempt_takes_over_from_one_that_lives(store, quick):
+    first, second = Turn("job 7", 1), Turn("job 7", 2)
+    with claimed(store, NAME, "claim", first) as earlier:
+        with claimed(store, NAME, "claim", second) as later:
+            with pytest.raises(TakenOverError):
+                earlier.check()
+            # Frozen between looking and writing, the earlier one gives its sign of life now.
+            store.write(NAME, json.dumps(earlier._me.model_dump()).encode())
+            later.check()
+            with pytest.raises(BusyError):
+                Claim(store, NAME, first).take()
+            with pytest.raises(BusyError):
+                Claim(store, NAME, Turn("job 8", 3)).take()
+        assert not store.exists(NAME)

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
 from hvc.base.errors import HvcError
-from hvc.data_prep.lock import sole_writer
+from hvc.data_prep.lock import BusyError, TakenOverError, Turn, sole_writer
 
 HOLD = """
 import sys
@@ -84,3 +85,45 @@ while held < 300:
     several = [subprocess.Popen(arguments) for _ in range(3)]
     assert [process.wait(60) for process in several] == [0] * len(several)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_later_attempt_takes_over_and_the_earlier_one_knows(tmp_path):
+    path = tmp_path / "lock"
+    first, second = Turn("job 7", 1), Turn("job 7", 2)
+    with sole_writer(path, "there", turn=first) as check_first:
+        check_first()
+        with sole_writer(path, "there", turn=second) as check_second:
+            check_second()
+            with pytest.raises(TakenOverError, match="attempt 1, was lost"):
+                check_first()
+        with pytest.raises(TakenOverError):
+            check_first()  # the later one has ended, and it is still over
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("holder", "comer"),
+    [
+        (Turn("job 7", 2), Turn("job 7", 1)),
+        (Turn("job 7", 1), Turn("job 7", 1)),
+        (Turn("job 7", 1), Turn("job 8", 2)),
+        (Turn(), Turn("job 7", 2)),
+        (Turn(), Turn()),
+    ],
+)
+def test_nobody_else_takes_over(tmp_path, holder, comer):
+    path = tmp_path / "lock"
+    with sole_writer(path, "there", turn=holder) as check:
+        with pytest.raises(BusyError), sole_writer(path, "there", turn=comer):
+            raise AssertionError("not to be reached")
+        check()
+
+
+def test_who_was_taken_over_leaves_the_other_ones_lock(tmp_path):
+    path = tmp_path / "lock"
+    with ExitStack() as later:
+        with sole_writer(path, "there", turn=Turn("job 7", 1)):
+            check = later.enter_context(sole_writer(path, "there", turn=Turn("job 7", 2)))
+        check()
+        with pytest.raises(BusyError), sole_writer(path, "there"):
+            raise AssertionError("not to be reached")

@@ -47,6 +47,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=256
 ReturnToService=2
+SlurmdTimeout=$slurmd_timeout
 EnforcePartLimits=ALL
 JobRequeue=1
 KillWait=5
@@ -65,6 +66,7 @@ PartitionName=DEFAULT Nodes=ALL MaxTime=60 DefaultTime=10 State=UP
 PartitionName=batch Default=YES PriorityTier=10 PreemptMode=REQUEUE GraceTime=15
 PartitionName=urgent Default=NO PriorityTier=100 PreemptMode=OFF
 """)
+_USER_SIGNAL = "SlurmctldParameters=preempt_send_user_signal\n"
 _CGROUPS = "CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n"  # read even where no cgroup plugin is in use
 
 
@@ -75,7 +77,15 @@ class SlurmCluster:
     `user_signal`, also the signal it asked for by `--signal`.
     """
 
-    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 4, user_signal: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 2,
+        cpus: int = 4,
+        user_signal: bool = True,
+        slurmd_timeout: int = 300,
+    ) -> None:
+        """`slurmd_timeout`: seconds after which a node that does not answer is down."""
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
         self.namespaces = _may_make_namespaces()
@@ -88,6 +98,8 @@ class SlurmCluster:
             "PATH": f"{tools}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
             **self._group.env,
         }
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._slurmd_timeout = slurmd_timeout
         self._write_files(user_signal)
         try:
             self._start()
@@ -131,6 +143,21 @@ class SlurmCluster:
                 )
             time.sleep(0.2)
 
+    def kill_node(self, node: str) -> None:
+        """Kill a node's slurmd; what runs there goes on until the daemon is back."""
+        self._daemons[node].kill()
+        self._daemons[node].wait()
+
+    def revive_node(self, node: str) -> None:
+        """Start a killed slurmd again; it ends what the controller does not know any more."""
+        self._daemons[node] = self._group.start(f"slurmd.{node}", self._node_command(node), self.env)
+
+    def send_user_signal(self, wanted: bool) -> None:
+        """Have a preempted job sent the signal that it asked for, or SIGTERM alone."""
+        without = self._config.read_text().replace(_USER_SIGNAL, "")
+        self._config.write_text(without + (_USER_SIGNAL if wanted else ""))
+        self.run("scontrol", "reconfigure")
+
     def close(self) -> None:
         """End the daemons and every job."""
         self._group.close()
@@ -146,7 +173,8 @@ class SlurmCluster:
                 port=port,
                 user=getpass.getuser(),
                 folder=self._folder,
-                preemption="SlurmctldParameters=preempt_send_user_signal" if user_signal else "",
+                preemption=_USER_SIGNAL if user_signal else "",
+                slurmd_timeout=self._slurmd_timeout,
                 nodes="\n".join(map(self._node_line, self.nodes, ports)),
             )
         )
@@ -165,7 +193,7 @@ class SlurmCluster:
     def _start(self) -> None:
         controller = self._group.start("slurmctld", [find("slurmctld") or "", "-D"], self.env)
         for node in self.nodes:
-            self._group.start(f"slurmd.{node}", self._node_command(node), self.env)
+            self.revive_node(node)
         wait_until(self._all_idle, "slurm", controller, self._folder / "slurmctld.log")
 
     def _node_command(self, node: str) -> list[str]:

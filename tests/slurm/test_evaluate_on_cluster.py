@@ -2,8 +2,10 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
+import slurm_jobs
 from evaluation_video import make_video
 from registered_runs import RegisteredRun
 from running import clean_env, hvc_json
@@ -13,9 +15,7 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"
 
 
 def logs(report):
-    from pathlib import Path
-
-    return "\n".join(path.read_text() for path in sorted(Path(report["folder"]).glob("*_log.out")))
+    return slurm_jobs.logs(Path(report["folder"]))
 
 
 @pytest.mark.timeout(600)

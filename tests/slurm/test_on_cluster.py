@@ -1,21 +1,26 @@
 """Jobs on a real Slurm cluster: two nodes, one or two processes each, a stage that counts."""
 
+import json
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import submitit
+from slurm_jobs import left_over, ranks_of
 
 from hvc.base.errors import HvcError
 from hvc.slurm.allocation import reachable
+from hvc.slurm.attempts import Attempt, Records
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.stages import StagePaths
 from hvc.slurm.submit import SubmitReport, submit
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 HERE = Path(__file__).parent
-STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
+STAGE = StagePaths(
+    "toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True, progress="toy_stage:progress"
+)
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 
@@ -62,8 +67,19 @@ class Toy:
         return self.cluster.wait(self.report.job_id, ENDED, timeout=90)["JobState"]
 
     def log(self, rank: int) -> str:
-        path = self.report.folder / f"{self.report.job_id}_{rank}_log.out"
-        return path.read_text() if path.exists() else ""
+        """The rank's words over all attempts, after what the script and srun said."""
+        paths = [
+            *self.report.folder.glob("logs/slurm-*.out"),
+            *sorted(self.report.folder.glob(f"logs/attempt-*/rank-{rank}.log")),
+        ]
+        return "\n".join(path.read_text() for path in paths)
+
+    def saved(self) -> int:
+        path = self.folder / "step"
+        return int(path.read_text()) if path.exists() else 0
+
+    def attempts(self) -> list[Attempt]:
+        return Records(self.report.folder, None).all()
 
     def results(self) -> list[dict[str, object]]:
         job = submitit.SlurmJob(
@@ -84,8 +100,10 @@ class Toy:
         assert saved > 0
         assert (self.folder / "step").read_text() == self.report_step()
         assert self.cluster.job(self.report.job_id)["Restarts"] == "1"
-        assert "attempt 1" in self.log(0), "the second attempt wrote over the first one's log"
-        assert "attempt 2" in self.log(0)
+        for number in (1, 2):
+            log = (self.report.folder / f"logs/attempt-{number}/rank-0.log").read_text()
+            assert f"attempt {number}, rank 0" in log
+        assert [record.outcome for record in self.attempts()] == ["stopped", "done"]
         assert [result["rank"] for result in self.results()] == list(range(self.ranks))
 
     def report_step(self) -> str:
@@ -161,23 +179,72 @@ def test_cancelled_it_stays_cancelled(toy):
     assert job.pickles() == []
 
 
-def test_a_failing_rank_ends_the_job_and_says_so(toy):
+def test_a_rank_that_always_fails_ends_the_job_and_says_so(toy):
     """The other rank sleeps through it, as one in a collective that hangs would."""
-    job = toy(steps=2, step_seconds=1000, failing_rank=1)
+    job = toy(steps=2, step_seconds=1000, failing_rank=1, max_requeues=1)
     assert job.ended() == "FAILED"
-    assert job.cluster.job(job.report.job_id)["Restarts"] == "0"
-    failure = job.report.folder / f"{job.report.job_id}_failed_attempt1_rank1.txt"
-    assert "this rank was told to fail" in failure.read_text()
-    assert "rank 1 of 2" in failure.read_text()
+    assert job.cluster.job(job.report.job_id)["Restarts"] == "1"
+    assert "given up: 2 attempts in a row" in job.log(0)
+    for number, record in enumerate(job.attempts(), start=1):
+        assert (record.attempt, record.outcome) == (number, "failed")
+        assert record.reason == "rank 1: OSError: this rank was told to fail"
+        failure = (job.report.folder / f"failures/attempt-{number}-rank-1.txt").read_text()
+        assert "this rank was told to fail" in failure
+        assert "rank 1 of 2" in failure
 
 
-def test_too_many_requeues_end_it(toy):
-    job = toy(steps=1000, step_seconds=0.2, max_requeues=0)
+def test_progress_is_never_too_many_requeues(toy):
+    job = toy(steps=20, step_seconds=0.2, max_requeues=0)
     job.wait_for("step 2")
     job.cluster.run("scancel", "--signal=USR2", job.report.job_id)
+    job.finish()
+
+
+def test_what_a_person_has_to_put_right_is_not_tried_again(toy):
+    job = toy(steps=2, refused=True)
     assert job.ended() == "FAILED"
-    assert "max_requeues is 0" in job.log(0)
+    assert job.cluster.job(job.report.job_id)["Restarts"] == "0"
+    assert [record.outcome for record in job.attempts()] == ["failed"]
+
+
+def test_a_killed_rank_brings_the_job_back(toy):
+    job = toy(steps=20, step_seconds=0.2, tasks_per_node=2, save_every=1)
+    job.wait_for("step 3")
+    ranks_of(job.report.job_id)[3].kill()
+    assert job.ended() == "COMPLETED", job.log(0)
+    assert [record.outcome for record in job.attempts()] == ["failed", "done"]
+    assert job.attempts()[0].reason.startswith(("a rank was killed", "rank "))
+    assert job.attempts()[1].progress > 0
+    assert left_over(job.report.job_id) == []
+
+
+def test_asked_to_stop_for_good_it_saves_and_stays_out_of_the_queue(toy):
+    job = toy(steps=1000, step_seconds=0.2)
+    job.wait_for("step 2")
+    request = job.report.folder / "requests" / "stop"
+    request.parent.mkdir()
+    request.touch()
+    assert job.ended() == "CANCELLED"
     assert int((job.folder / "step").read_text()) > 0
+    assert [record.outcome for record in job.attempts()] == ["stopped"]
+
+
+def test_another_number_of_nodes(slurm_cluster_factory, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    cluster = slurm_cluster_factory(nodes=4)
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    job = Toy(cluster, tmp_path, steps=40, step_seconds=0.3, tasks_per_node=2)
+    requests = job.report.folder / "requests"
+    requests.mkdir()
+    for attempt, nodes in enumerate((3, 99, 2), start=1):
+        job.wait_for(f"attempt {attempt} from {job.saved()}")
+        (requests / "resize.json").write_text(json.dumps({"nodes": nodes}))
+        _until(lambda: not (requests / "resize.json").exists())
+    assert job.ended() == "COMPLETED", job.log(0)
+    sizes = [line for line in job.events() if line.startswith("ranks ")]
+    assert sizes == ["ranks 4", "ranks 6", "ranks 6", "ranks 4"]
+    assert json.loads((requests / "resize-refused.json").read_text()) == {"nodes": 99}
 
 
 def test_sbatch_refuses_with_its_own_words(slurm_env, tmp_path):

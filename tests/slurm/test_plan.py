@@ -62,7 +62,7 @@ def test_sbatch_gets_what_the_file_says_and_nothing_it_leaves_open(cluster):
         "signal": f"USR2@{cluster.grace_seconds}",
         "requeue": None,
         "open-mode": "append",
-        "output": "/jobs/one/%j_0_log.out",
+        "output": "/jobs/one/logs/slurm-%j.out",
         **{key: value for key, value in optional.items() if value is not None},
     }
 
@@ -75,7 +75,7 @@ def test_srun_gets_the_cpus_and_appends_to_a_log_per_rank(cluster):
     words = shlex.split(line)
     assert f"--cpus-per-task={cluster.cpus_per_task}" in words
     assert {"--cpu-bind=none", "--kill-on-bad-exit=1", "--open-mode=append"} <= set(words)
-    assert words[words.index("--output") + 1] == "/jobs/%j_%t_log.out"
+    assert [word for word in words if word.startswith("--output=")] == ["--output=/jobs/logs/slurm-%j.out"]
 
 
 @given(clusters())

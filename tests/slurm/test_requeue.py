@@ -1,56 +1,112 @@
-"""Who brings a stopped job back: decided from plain facts."""
+"""Who brings a job back whose ranks have ended: decided from plain facts."""
 
-import pytest
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvc.base.errors import HvcError
-from hvc.slurm import requeue
-from hvc.slurm.allocation import Allocation
-from hvc.slurm.requeue import Verdict, decide
+from hvc.slurm.attempts import Attempt, Records, futile
+from hvc.slurm.requeue import Facts, Verdict, decide
 
 STATE = st.sampled_from(
     ["RUNNING", "COMPLETING", "PENDING", "CANCELLED", "TIMEOUT", "PREEMPTED", "REQUEUED"]
 )
-LIMIT = st.none() | st.integers(0, 9)
-
-
-@given(STATE, st.integers(0, 9), LIMIT, st.booleans())
-def test_only_a_running_healthy_job_below_its_limit_is_requeued(state, requeues, limit, failed):
-    wanted = state == "RUNNING" and not failed and (limit is None or requeues < limit)
-    assert (decide(state, requeues, limit, failed) is Verdict.REQUEUE) == wanted
-
-
-@given(STATE, st.integers(0, 9), LIMIT)
-def test_a_failed_job_fails_whatever_its_state(state, requeues, limit):
-    assert decide(state, requeues, limit, failed=True) is Verdict.FAIL
-
-
-@given(STATE.filter(lambda state: state != "RUNNING"), st.integers(0, 9), LIMIT)
-def test_what_slurm_ends_is_left_to_slurm(state, requeues, limit):
-    assert decide(state, requeues, limit, failed=False) is Verdict.LEAVE
-
-
-@given(st.integers(0, 9))
-def test_a_job_may_be_requeued_exactly_as_often_as_its_limit(limit):
-    verdicts = [decide("RUNNING", requeues, limit, failed=False) for requeues in range(limit + 1)]
-    assert verdicts == [Verdict.REQUEUE] * limit + [Verdict.GIVE_UP]
-
-
-@pytest.mark.parametrize(
-    ("hand_back", "words"),
-    [
-        (requeue.hand_back, "stopped and saved, but not requeued"),
-        (
-            requeue.hand_back_hung,
-            "it stood still and was ended; .* is lost, but not requeued",
-        ),
-    ],
+FACTS = st.builds(
+    Facts,
+    state=STATE,
+    stale=st.booleans(),
+    outcome=st.sampled_from(["running", "done", "stopped", "hung", "failed", "lost"]),
+    failure=st.sampled_from([None, "failed", "refused", "hung", "alone"]),
+    stop_asked=st.booleans(),
+    futile=st.integers(0, 9),
+    limit=st.none() | st.integers(0, 9),
 )
-def test_a_job_that_cannot_be_requeued_says_what_became_of_it(hand_back, words, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))  # there is no scontrol
-    monkeypatch.setattr(requeue, "_PAUSE_SECONDS", 0.0)
-    task = Allocation(job_id="7", attempt=1, rank=0, world_size=1, nodes="node")
-    with pytest.raises(HvcError, match=words) as error:
-        hand_back(task, None, tmp_path)
-    assert str(error.value).count("stopped and saved") == words.count("stopped and saved")
+
+
+@given(FACTS)
+def test_what_slurm_ends_or_has_started_again_is_left_to_it(facts):
+    left = decide(facts) is Verdict.LEAVE
+    assert left == (facts.stale or facts.state != "RUNNING")
+
+
+@given(FACTS)
+def test_only_a_running_job_that_nobody_stopped_is_requeued_and_not_for_ever(facts):
+    if decide(facts) is Verdict.REQUEUE:
+        assert facts.state == "RUNNING"
+        assert not facts.stale
+        assert not facts.stop_asked
+        assert facts.failure != "refused"
+        assert facts.limit is None or facts.futile <= facts.limit
+
+
+@given(FACTS)
+def test_progress_brings_back_whatever_ended_it(facts):
+    facts = replace(
+        facts, state="RUNNING", stale=False, outcome="failed", failure="failed", stop_asked=False, futile=0
+    )
+    assert decide(facts) is Verdict.REQUEUE
+
+
+def test_a_stop_for_good_takes_it_out_of_the_queue():
+    facts = Facts("RUNNING", False, "stopped", None, stop_asked=True, futile=1, limit=3)
+    assert decide(facts) is Verdict.CANCEL
+    assert decide(replace(facts, outcome="failed", failure="failed")) is Verdict.FAIL
+
+
+def attempts(*begun: float | None, requeued: bool = True) -> list[Attempt]:
+    """Records of attempts that began at these states of the work."""
+    return [
+        Attempt(
+            attempt=number,
+            job_id="7",
+            job_file="job.json",
+            nodes="n",
+            started=0.0,
+            progress=at,
+            requeued=requeued and number < len(begun),
+        )
+        for number, at in enumerate(begun, start=1)
+    ]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 3))
+def test_futile_attempts_are_those_since_the_work_last_grew(steps, last):
+    begun = [sum(steps[:place]) for place in range(1, len(steps) + 1)]
+    grew = [*steps[1:], last]
+    wanted = next((n for n, step in enumerate(reversed(grew)) if step), len(grew))
+    assert futile(attempts(*begun), begun[-1] + last) == wanted
+
+
+def test_preemptions_neither_count_nor_wipe_the_slate():
+    records = attempts(5, 5, 5, 5)
+    assert futile(records, 5) == 4
+    records[1] = replace(records[1], requeued=False)
+    assert futile(records, 5) == 3
+    assert futile(attempts(5, 5, 5, requeued=False), 5) == 1
+
+
+def test_a_stage_that_cannot_say_how_far_it_is_counts_every_attempt():
+    assert futile(attempts(None, None, None), None) == 3
+
+
+def test_a_moment_in_which_progress_is_unknown_does_not_count_as_progress():
+    assert futile(attempts(5, None, 5), 5) == 3
+    assert futile(attempts(5, None, 6), 6) == 2
+
+
+def test_records_are_closed_once_and_the_cause_comes_first(tmp_path):
+    records = Records(tmp_path, None)
+    first = attempts(None)[0]
+    records.write(first)
+    records.log(2, 0).touch()
+    records.end(1, "stopped", "USR2")
+    records.close_before(2)
+    found = records.read(1)
+    assert found is not None
+    assert (found.outcome, found.reason) == ("stopped", "USR2")
+    assert records.numbers() == [1, 2]
+    records.fail(2, 1, "alone", "Traceback\nPeerLostError: rank 1 lost its peer\n")
+    records.fail(2, 3, "failed", "Traceback\nOSError: disk gone\njob 7, attempt 2\n")
+    cause, consequence = records.failures(2)
+    assert (cause.rank, cause.kind, cause.words) == (3, "failed", "OSError: disk gone")
+    assert consequence.rank == 1

@@ -33,7 +33,7 @@ def test_a_dry_run_needs_no_slurm_and_leaves_nothing(no_slurm, tmp_path):
     report = submit("train", Empty(), cluster, dry_run=True)
     assert report.job_id is None
     assert report.sbatch.startswith("#!/bin/bash\n")
-    assert f"{report.folder}/%j_%t_log.out" in report.sbatch
+    assert f"#SBATCH --output={report.folder}/logs/slurm-%j.out" in report.sbatch
     assert not (tmp_path / "jobs").exists()
 
 

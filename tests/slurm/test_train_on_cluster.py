@@ -79,8 +79,10 @@ def test_a_hanging_rank_brings_the_job_back_into_the_queue(tmp_path, dataset, sl
     slurm_cluster.wait(submitted["job_id"], {"COMPLETED"}, timeout=400)
     assert complete_steps(root)[-1] == 12
     assert "trainer.py" in (tmp_path / "hang" / "stacks-00000.txt").read_text()
-    logs = "".join(path.read_text() for path in (tmp_path / "slurm-jobs").rglob("*_0_log.out"))
-    assert "it stood still and was ended; what came after its last checkpoint is lost; the job is" in logs
+    (record,) = (tmp_path / "slurm-jobs").glob("*/attempts/attempt-1.json")
+    ended = json.loads(record.read_text())
+    assert (ended["outcome"], ended["requeued"]) == ("hung", True)
+    assert "it stood still and was ended; what came after its last checkpoint is lost" in ended["reason"]
     journal = (tmp_path / "hang" / "journal.jsonl").read_text().splitlines()
     attempts = [line for line in map(json.loads, journal) if line["kind"] == "attempt"]
     assert [attempt["number"] for attempt in attempts] == [1, 2]

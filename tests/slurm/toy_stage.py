@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from hvc.base.config import Config
+from hvc.base.errors import UsageError
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 
 
@@ -18,14 +19,25 @@ class ToyConfig(Config):
     steps: int = 5
     step_seconds: float = 0.0
     failing_rank: int = -1
+    refused: bool = False
+    save_every: int = 0
+
+
+def progress(config: ToyConfig) -> int:
+    """The step that was saved last."""
+    state = Path(config.folder) / "step"
+    return int(state.read_text()) if state.exists() else 0
 
 
 def run(config: ToyConfig, stop: Stop, provenance: Provenance) -> Result:
     """Count to `steps`, from where the last attempt saved."""
+    if config.refused:
+        raise UsageError("this config was told to be wrong")
     dist.init_process_group("gloo")
     state = Path(config.folder) / "step"
     first = int(state.read_text()) if state.exists() else 0
     _note(config, f"attempt {provenance.attempt} from {first}")
+    _note(config, f"ranks {dist.get_world_size()}")
     for step in range(first, config.steps):
         if dist.get_rank() == config.failing_rank:
             raise OSError("this rank was told to fail")
@@ -33,6 +45,8 @@ def run(config: ToyConfig, stop: Stop, provenance: Provenance) -> Result:
         total = _sum(dist.get_rank() + 1.0)
         if _sum(float(stop())) > 0:
             return _leave(Outcome.STOPPED, state, step + 1, total)
+        if config.save_every and dist.get_rank() == 0:
+            state.write_text(str(step + 1))
         _note(config, f"step {step}")
     return _leave(Outcome.DONE, state, config.steps, _sum(dist.get_rank() + 1.0), provenance)
 

@@ -1,0 +1,76 @@
+"""What people ask of a running job, by files in the folder of its submission.
+
+requests/stop           stop at the next safe point, save, and stay out of the queue
+requests/task-T/stop    the same of one task of an array
+requests/resize.json    {"nodes": N}: stop, save, and go on with so many nodes
+"""
+
+import time
+from pathlib import Path
+
+from hvc.base.files import read_json
+from hvc.base.stage import StopFlag
+
+FOLDER = "requests"
+STOP = "stop"
+RESIZE = "resize.json"
+REFUSED = "resize-refused.json"
+_LOOK_SECONDS = 2.0
+
+
+def stop_asked(folder: Path, task: int | None) -> bool:
+    """Whether the job, or this task of its array, is to stop for good."""
+    places = [folder / FOLDER / STOP]
+    if task is not None:
+        places.append(folder / FOLDER / f"task-{task}" / STOP)
+    return any(place.exists() for place in places)
+
+
+def wanted_nodes(folder: Path) -> int | None:
+    """The number of nodes that is asked for; None: no request, or none that makes sense."""
+    wanted = (read_json(folder / FOLDER / RESIZE) or {}).get("nodes")
+    return wanted if isinstance(wanted, int) and wanted > 0 else None
+
+
+def fulfil_resize(folder: Path, nodes: int) -> None:
+    """Remove the request for as many nodes as there are; one for another number stays."""
+    if wanted_nodes(folder) == nodes:
+        (folder / FOLDER / RESIZE).unlink(missing_ok=True)
+
+
+def refuse_resize(folder: Path) -> None:
+    """Put a request aside that Slurm does not fulfil."""
+    (folder / FOLDER / RESIZE).replace(folder / FOLDER / REFUSED)
+
+
+class StopOrRequest:
+    """A `Stop` that signals set, and on rank 0 requests too, which it looks for now and then."""
+
+    def __init__(self, signals: StopFlag, folder: Path, task: int | None, nodes: int, looks: bool) -> None:
+        """`nodes`: that there are; `looks`: whether this rank looks for files, as one is enough."""
+        self._signals, self._folder, self._task = signals, folder, task
+        self._nodes, self._looks = nodes, looks
+        self._next_look = 0.0
+        self._request = ""
+
+    def __call__(self) -> bool:
+        """True once the stage should save and leave."""
+        return bool(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """What asks to stop; empty: nothing."""
+        if self._signals.signal_name:
+            return self._signals.signal_name
+        if self._looks and not self._request and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._request = self._look()
+        return self._request
+
+    def _look(self) -> str:
+        if stop_asked(self._folder, self._task):
+            return "asked to stop for good"
+        wanted = wanted_nodes(self._folder)
+        if self._task is None and wanted is not None and wanted != self._nodes:
+            return f"asked to go on with {wanted} nodes"
+        return ""
