@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from hvc.base.errors import HvcError
 from hvc.base.storage import FolderStore, MissingError, Store, sha256_file
 from hvc.data_prep.exclusion import Exclusion, FolderExclusion, StoreExclusion
-from hvc.data_prep.lock import BusyError
+from hvc.data_prep.lock import NO_TURN, BusyError, Turn
 from hvc.data_prep.manifest import DUPLICATES_NAME, GROUPS_NAME, MANIFEST_NAME, REJECTS_NAME
 from hvc.data_prep.writer import ShardRecord
 
@@ -50,16 +50,17 @@ def count_finished(store: Store) -> int:
 class Progress:
     """The finished shards of one plan in one store, for the whole of it or for one part."""
 
-    def __init__(self, store: Store, plan: str, part: int | None = None) -> None:
+    def __init__(self, store: Store, plan: str, part: int | None = None, turn: Turn = NO_TURN) -> None:
+        """By its `turn` an attempt takes over from earlier ones that hang where nobody reaches them."""
         self._store, self._plan, self._part = store, plan, part
         self._who = "whole" if part is None else f"part-{part}"
         self._local = Path(store.address) if isinstance(store, FolderStore) else None
         self._exclusion: Exclusion
         if self._local:
-            self._exclusion = FolderExclusion(self._local / _FOLDER, store.address)
+            self._exclusion = FolderExclusion(self._local / _FOLDER, store.address, turn)
             self._work_parent, self._work_prefix = self._local / _FOLDER, "work-"
         else:
-            self._exclusion = StoreExclusion(store, _CLAIM)
+            self._exclusion = StoreExclusion(store, _CLAIM, turn)
             output = hashlib.sha256(store.address.encode()).hexdigest()[:16]
             self._work_parent = Path(tempfile.gettempdir())
             self._work_prefix = f"hvc-shard-{output}.{os.getuid()}-"

@@ -26,6 +26,7 @@ from hvc.data_prep.catalog import Catalog
 from hvc.data_prep.commit import commit, fingerprint, in_order, read_rejects, same_dataset
 from hvc.data_prep.dedupe import find_duplicates, hash_catalog
 from hvc.data_prep.delivery import in_threads
+from hvc.data_prep.lock import Turn
 from hvc.data_prep.manifest import MANIFEST_NAME, Made, Manifest
 from hvc.data_prep.pool import Workers, default_workers, spare_core
 from hvc.data_prep.progress import Progress
@@ -41,20 +42,20 @@ _EARLY_WORKERS = 4  # started while the inputs are listed; more only when there 
 _WAITING_PER_WORKER = 2  # finished shards in scratch space, waiting for their upload
 
 
-def run(config: ShardConfig, stop: Stop, provenance: Provenance) -> Result:  # noqa: ARG001 (the contract)
+def run(config: ShardConfig, stop: Stop, provenance: Provenance) -> Result:
     """Make the dataset or a part of it, or go on; one that is finished already is left as it is."""
     with Workers(config.workers or default_workers(), _LOAD) as workers:
         workers.warm_up(_EARLY_WORKERS)
-        return _run(config, stop, workers)
+        return _run(config, stop, workers, Turn(provenance.lineage, provenance.attempt))
 
 
-def _run(config: ShardConfig, stop: Stop, workers: Workers) -> Result:
+def _run(config: ShardConfig, stop: Stop, workers: Workers, turn: Turn) -> Result:
     store = open_store(config.output)
     inputs = [(str(entry.source), entry.address) for entry in config.inputs]
     frames = FrameOptions(config.fps, config.stride)
     catalog = build_catalog(inputs, frozenset(config.extras), frames)
     draft = _draft(config, catalog)
-    progress = Progress(store, fingerprint(draft), config.part)
+    progress = Progress(store, fingerprint(draft), config.part, turn)
     if store.exists(MANIFEST_NAME) and (config.part is not None or progress.is_clean()):
         return _already_done(draft, store)  # nothing to write: it may be read-only
     with progress.alone():

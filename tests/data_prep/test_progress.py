@@ -12,7 +12,7 @@ from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.data_prep import progress
 from hvc.data_prep.delivery import THREADS, in_threads
-from hvc.data_prep.lock import BusyError
+from hvc.data_prep.lock import BusyError, TakenOverError, Turn
 from hvc.data_prep.manifest import FileRef, Shard
 from hvc.data_prep.progress import Progress
 from hvc.data_prep.writer import Rejected, ShardRecord
@@ -182,3 +182,15 @@ def test_folders_of_other_users_are_left_alone(store, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with Progress(store, "plan").alone():
         assert work.exists()
+
+
+@pytest.mark.parametrize("part", [None, 1])
+def test_an_attempt_that_was_taken_over_delivers_nothing(store, part):
+    lost, later = [Progress(store, "plan", part, Turn("job 7", number)) for number in (1, 2)]
+    with lost.alone(), lost.work_folder() as work:
+        record = made(work)
+        with later.alone():
+            with pytest.raises(TakenOverError):
+                lost.deliver(record, work)
+            assert later.finished(frozenset({"shard-000000"})) == {}
+            assert not store.exists("shard-000000.tar")
