@@ -24,6 +24,8 @@ from hvc.data_prep.source_names import Source
 if TYPE_CHECKING:
     from hvc.base.config import Config
     from hvc.evaluation.evaluate_config import EvaluateConfig
+    from hvc.slurm.job_choice import Chosen
+    from hvc.slurm.operations import Done
 
 _EXIT_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 
@@ -128,6 +130,18 @@ Merge = Annotated[
 ]
 Results = Annotated[
     str | None, typer.Option(help="Folder for label maps and pictures  [default: outputs/eval/...]")
+]
+Job = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        help="A job id (7, or 7_3 for a task of an array), a submission's folder or name, or a run's id; "
+        "the beginning will do.",
+    ),
+]
+JobFolders = Annotated[
+    list[Path] | None,
+    typer.Option("--folder", help="Look below this folder  [default: all that you submitted to]"),
 ]
 Parts = Annotated[int, typer.Option(help="Runs that share the sequences, each with its --part.", min=1)]
 
@@ -622,6 +636,135 @@ def leaderboard(
     print_board(board, public(uri), console, limit, all_published=benchmark is not None)
 
 
+@app.command(short_help="What you submitted: state, node, step, time left.")
+def jobs(
+    everything: Annotated[
+        bool, typer.Option("--all", help="All submissions, not those of the last day only; every task.")
+    ] = False,
+    folders: JobFolders = None,
+    watched: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=1)] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """List what you submitted to Slurm, newest first: state, node, attempt, step, images/s, time left.
+
+    Slurm is asked once; steps come from the runs' own journals. Where Slurm's controller is away the
+    folders of the submissions say what they know.
+    """
+    import time
+
+    from rich.console import Console
+
+    from hvc.slurm.job_choice import all_below
+    from hvc.slurm.jobs import find_submissions, list_jobs
+    from hvc.slurm.jobs_text import WIDTH, print_jobs
+
+    if watched and as_json:
+        raise UsageError("--watch is for people; ask again with --json when you need it again")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    while True:
+        listing = list_jobs(all_below(folders) if folders else find_submissions())
+        now = time.time()
+        shown = listing if everything else listing.recent(now)
+        if as_json:
+            typer.echo(json.dumps(shown.values(), indent=1))
+            return
+        if watched:
+            console.clear()
+            console.print(f"{time.strftime('%H:%M:%S')}, every {interval:.0f} s; Ctrl-C ends\n")
+        print_jobs(shown, now, console, everything)
+        if not watched:
+            return
+        time.sleep(interval)
+
+
+@app.command(short_help="Logs of a job; the rank that failed first.")
+def logs(
+    job: Job,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    rank: Annotated[
+        int | None, typer.Option(help="Whose log  [default: the rank that failed first, else 0]", min=0)
+    ] = None,
+    attempt: Annotated[int | None, typer.Option(help="Which attempt  [default: the last]", min=1)] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Last lines to show.", min=1)] = 60,
+    folders: JobFolders = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the end of a job's log: what failed first, then the end of that rank's log.
+
+    Logs are kept per attempt and rank; nothing is overwritten. Of an array without a task (`7`, not
+    `7_3`) the first task that failed is shown.
+    """
+    from hvc.slurm.job_logs import Follower, excerpts
+    from hvc.slurm.jobs import list_jobs
+
+    chosen = _job(job, folders)
+    found = excerpts(chosen, rank, attempt, lines)
+    if as_json:
+        typer.echo(json.dumps({"logs": [vars(one) for one in found]}, indent=1, default=str))
+        return
+    for one in found:
+        typer.echo(f"==> {one.title}: {one.path}\n{one.text.rstrip()}")
+    if not follow:
+        return
+
+    def ended() -> bool:
+        (group,) = list_jobs([(chosen.folder, chosen.submission)]).groups
+        return not any(row.state.alive for row in group.rows if chosen.means(row))
+
+    shown = found[-1].path
+    for path, text in Follower(chosen, rank, ended).pieces():
+        if path != shown:
+            typer.echo(f"==> {path}")
+            shown = path
+        typer.echo(text, nl=False)
+
+
+@app.command(short_help="End a job for good; it saves first.")
+def cancel(
+    job: Job,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="End its processes; don't wait for the end of a step.")
+    ] = False,
+    folders: JobFolders = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a job for good: it saves at its next step and is not requeued. `hvc requeue` goes on with it."""
+    from hvc.slurm.operations import cancel as cancel_job
+
+    _say(cancel_job(_job(job, folders), at_once), as_json)
+
+
+@app.command(short_help="Begin a job's next attempt, whether it runs or has ended.")
+def requeue(job: Job, folders: JobFolders = None, as_json: AsJson = False) -> None:
+    """Let a job begin its next attempt, with the code and config that it was submitted with.
+
+    One that runs saves at its next step and goes back into the queue. One that failed, was cancelled or
+    gave up is submitted again, with the same folder and output; of an array what is not done yet.
+    """
+    from hvc.slurm.operations import requeue as requeue_job
+
+    _say(requeue_job(_job(job, folders)), as_json)
+
+
+@app.command(short_help="Let a training job go on with other nodes.")
+def resize(
+    job: Job,
+    nodes: Annotated[int, typer.Option(help="Nodes from then on.", min=1)],
+    folders: JobFolders = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a training job go on with another number of nodes: it saves at its next step and is requeued.
+
+    The order of samples does not change with it.
+    """
+    from hvc.slurm.operations import resize as resize_job
+
+    _say(resize_job(_job(job, folders), nodes), as_json)
+
+
 @submit_app.command("shard")
 def submit_shard(
     source: Layout,
@@ -744,6 +887,17 @@ def doctor(
             table.add_row(marks[check.status], check.name, check.found, check.advice)
         Console().print(table)
     raise typer.Exit(EXIT_FAILED if any(check.status == "fail" for check in checks) else 0)
+
+
+def _job(text: str, folders: list[Path] | None) -> "Chosen":
+    from hvc.slurm.job_choice import all_below, choose
+    from hvc.slurm.jobs import find_submissions
+
+    return choose(text, all_below(folders) if folders else find_submissions())
+
+
+def _say(done: "Done", as_json: bool) -> None:
+    typer.echo(json.dumps(vars(done), indent=1) if as_json else done.text)
 
 
 _NOT_OF_THE_STAGE = {"cluster", "dry_run", "unchecked", "as_json"}

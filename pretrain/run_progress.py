@@ -63,13 +63,14 @@ def progress_of(folder: Path) -> RunProgress | None:
     first = _first_attempt(path)
     if first is None:
         return None
-    last = _Last(first)
-    for line, _ in read_lines(path, max(0, size - _TAIL_BYTES)):
-        last.add(line)
-    if not last.metrics and size > _TAIL_BYTES:  # the last records lie before a long line, e.g. a note
+    tail = _TAIL_BYTES
+    while True:
         last = _Last(first)
-        for line, _ in read_lines(path):
+        for line, _ in read_lines(path, max(0, size - tail)):
             last.add(line)
+        if last.metrics or tail >= size:
+            break
+        tail *= 8  # a record of many nodes is long, and so is a note behind the last one
     note = RunNote.read(folder) if (folder / NOTE).is_file() else None
     return last.progress(note)
 

@@ -82,6 +82,8 @@ def judge(
     if slurm is not None:
         state = _OF_SLURM.get(slurm, State.FAILED)
         if state is State.WAITING:
+            if why.startswith("Nodes required for job are"):
+                return Verdict(state, "for nodes that are down or drained")
             return Verdict(state, _PLAIN_REASONS.get(why, why))
         if state.alive:
             return Verdict(state)

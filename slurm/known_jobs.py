@@ -8,7 +8,7 @@ from pathlib import Path
 from shutil import which
 
 _FIELDS = "%i|%T|%N|%r|%o"  # the command last: it may hold any character
-_SECONDS = 20.0
+_SECONDS = 10.0
 
 
 @dataclass(frozen=True)

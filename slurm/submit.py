@@ -21,6 +21,7 @@ from hvc.slurm import plan
 from hvc.slurm.checks import Check
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.job import run_job
+from hvc.slurm.job_index import remember
 from hvc.slurm.jobfile import JobFile
 from hvc.slurm.places import Places, places_of
 from hvc.slurm.preflight import preflight
@@ -132,6 +133,7 @@ def note(
         local=cluster.executor == "local",
         **more,
     ).write(folder)
+    remember(folder.parent)
 
 
 def refuse(findings: list[Check]) -> None:

@@ -96,3 +96,16 @@ def test_a_run_that_the_tracker_began_is_read(tmp_path):
     assert found.tracking_uri == uri
     assert found.link == f"runs:/{found.run_id}"
     assert config_of(folder, uri).steps == found.total_steps
+
+
+def test_records_of_many_nodes_are_longer_than_what_is_read_at_first(tmp_path):
+    journal = Journal(tmp_path / JOURNAL)
+    journal.append("journal", version=1, run_key="0" * 32, adopted=False)
+    tags = {"hvc.total_steps": "1000"}
+    journal.append("attempt", number=1, name="wide", experiment="hvc", tags=tags, params={}, code="c")
+    wide = {f"system/node-{node}/figure-{n}": 1.5 for node in range(64) for n in range(39)}
+    for step in (10, 20, 30):
+        journal.append("metrics", step=step, values=values_at(step) | wide)
+    journal.close()
+    assert (tmp_path / JOURNAL).stat().st_size > 200_000
+    assert progress_of(tmp_path).step == 30

@@ -1,0 +1,163 @@
+"""The logs of a submission: per attempt and rank, the rank that failed first before all others.
+
+logs/attempt-N/rank-R.log               of a job; of an array's task logs/task-T/attempt-N/rank-R.log
+logs/slurm-JOBID.out                    what came before: modules, srun, Python itself
+failures/attempt-N-rank-R.txt           traceback of a rank that failed
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hvc.base.errors import UsageError
+from hvc.slurm.job_choice import Chosen
+from hvc.slurm.job_records import attempts, failures, task_folder
+
+LINES = 60
+"""So many of the last lines are shown."""
+_TAIL_BYTES = 1 << 18
+_RANK = re.compile(r"rank-(\d+)\.log")
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The end of one file, with a headline."""
+
+    title: str
+    path: Path
+    text: str
+
+
+def excerpts(chosen: Chosen, rank: int | None, attempt: int | None, lines: int = LINES) -> list[Excerpt]:
+    """What is to read first: the tracebacks of failing ranks, then the end of a rank's log.
+
+    Args:
+        chosen: the job; of an array without a task, the first task that failed, else the first.
+        rank: whose log; None: of the rank that failed first, else 0.
+        attempt: from 1; None: the newest that left a log.
+        lines: so many of the log's last ones.
+
+    Raises UsageError where there is no such log, and says which there are.
+    """
+    task = task_of(chosen)
+    number = attempt if attempt is not None else _newest(chosen.folder, task)
+    failed = failures(chosen.folder, task, number) if number else []
+    found = []
+    shown = [one for one in failed if rank in (None, one[1])]
+    for place, (_, failing, path) in enumerate(shown[:1] if rank is None else shown):
+        others = [str(other) for _, other, _ in failed if other != failing]
+        also = f"; later also rank {', '.join(others)}" if others and place == 0 else ""
+        found.append(
+            Excerpt(f"rank {failing} failed in attempt {number}{also}", path, tail(path, 4 * lines))
+        )
+    wanted = rank if rank is not None else failed[0][1] if failed else 0
+    log = _log_of(chosen, task, number, wanted, asked=rank is not None or attempt is not None)
+    if log is None:
+        return [*found, *_early(chosen, task, lines)] or [_nothing(chosen)]
+    found.append(Excerpt(f"rank {wanted} in attempt {number}", log, tail(log, lines)))
+    return found
+
+
+def _nothing(chosen: Chosen) -> Excerpt:
+    folder = chosen.folder / "logs"
+    return Excerpt(f"job {chosen.job_id} has written nothing yet; `hvc jobs` says why it waits", folder, "")
+
+
+def task_of(chosen: Chosen) -> int | None:
+    """The task whose logs are meant: of a whole array the first that failed, else the first."""
+    if chosen.task is not None or chosen.join or chosen.submission.array is None:
+        return chosen.task
+    tasks = range(chosen.submission.array)
+    return next((task for task in tasks if failures(chosen.folder, task)), 0)
+
+
+def _newest(folder: Path, task: int | None) -> int:
+    numbers = attempts(folder / "logs", task) or attempts(folder / "attempts", task)
+    return numbers[-1] if numbers else 0
+
+
+def _log_of(chosen: Chosen, task: int | None, attempt: int, rank: int, *, asked: bool) -> Path | None:
+    folder = task_folder(chosen.folder / "logs", task) / f"attempt-{attempt}"
+    path = folder / f"rank-{rank}.log"
+    if path.is_file():
+        return path
+    if not asked:
+        return None
+    known = attempts(chosen.folder / "logs", task)
+    if attempt not in known:
+        raise UsageError(
+            f"job {chosen.job_id} has no log of attempt {attempt}; there are: {_list(known) or 'none yet'}"
+        )
+    ranks = sorted(int(match[1]) for file in folder.iterdir() if (match := _RANK.fullmatch(file.name)))
+    raise UsageError(
+        f"attempt {attempt} of job {chosen.job_id} has no log of rank {rank}; there are {_list(ranks)}"
+    )
+
+
+def _list(numbers: list[int]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else ", ".join(map(str, numbers))
+
+
+def _early(chosen: Chosen, task: int | None, lines: int) -> list[Excerpt]:
+    """What the batch script and srun wrote, before any rank had a log of its own."""
+    job_id = chosen.job_id if task is None else f"{chosen.submission.job_id}_{task}"
+    path = chosen.folder / "logs" / f"slurm-{job_id}.out"
+    return [Excerpt("before the first rank had a log", path, tail(path, lines))] if path.is_file() else []
+
+
+def tail(path: Path, lines: int) -> str:
+    """The last lines of a file, of at most 256 KiB."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL_BYTES))
+        data = file.read()
+    kept = data.decode("utf-8", errors="replace").splitlines(keepends=True)
+    return "".join(kept[-lines:])
+
+
+@dataclass
+class Follower:
+    """What is added to the logs of a job, over its attempts."""
+
+    chosen: Chosen
+    rank: int | None = None
+    ended: Callable[[], bool] = field(default=lambda: False)
+    """Asked now and then: whether the job has ended for good."""
+    _places: dict[Path, int] = field(default_factory=dict)
+
+    def pieces(self, pause: float = 1.0, asked_every: float = 5.0) -> Iterator[tuple[Path, str]]:
+        """(file, what was added to it), from the ends that `excerpts` has shown, until the job ends."""
+        for path in self._files():
+            self._places[path] = path.stat().st_size
+        asked = time.monotonic()
+        while True:
+            yield from self._new()
+            if time.monotonic() - asked >= asked_every:
+                if self.ended():
+                    yield from self._new()
+                    return
+                asked = time.monotonic()
+            time.sleep(pause)
+
+    def _new(self) -> Iterator[tuple[Path, str]]:
+        for path in self._files():
+            start = self._places.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(start)
+                data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole:
+                self._places[path] = start + len(whole)
+                yield path, whole.decode("utf-8", errors="replace")
+
+    def _files(self) -> list[Path]:
+        task = task_of(self.chosen)
+        folder = task_folder(self.chosen.folder / "logs", task)
+        name = f"rank-{0 if self.rank is None else self.rank}.log"
+        found = [
+            folder / f"attempt-{number}" / name for number in attempts(self.chosen.folder / "logs", task)
+        ]
+        found += [path for _, _, path in failures(self.chosen.folder, task)]
+        return [path for path in found if path.is_file()]

@@ -1,0 +1,170 @@
+"""What a user does to jobs of their own: let one stop for good, go on, or go on with other nodes."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvc.base.errors import HvcError, UsageError
+from hvc.base.files import write_atomic
+from hvc.slurm.job_choice import Chosen
+from hvc.slurm.job_records import RESIZE, STOP, task_folder
+from hvc.slurm.job_states import State
+from hvc.slurm.jobfile import read as read_job
+from hvc.slurm.jobs import JobRow, list_jobs
+from hvc.slurm.resubmission import resubmit
+from hvc.slurm.submission import this_user
+
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done, in a line for people, and with which jobs."""
+
+    text: str
+    jobs: tuple[str, ...]
+
+
+def cancel(chosen: Chosen, at_once: bool = False) -> Done:
+    """End a job for good: what runs saves at its next step and leaves, what waits leaves the queue.
+
+    Args:
+        chosen: a submission, or a task of an array.
+        at_once: don't wait for a step's end; Slurm ends the processes, which may still save.
+
+    Raises HvcError when it has ended already, or Slurm does not answer.
+    """
+    rows = _rows(chosen)
+    alive = [row for row in rows if row.state.alive]
+    if not alive:
+        raise HvcError(
+            f"job {chosen.job_id} has ended already ({_states(rows)}); there is nothing to cancel"
+        )
+    running = [] if at_once else [row for row in alive if row.state is State.RUNNING]
+    others = [row for row in alive if row not in running]
+    # Requests first: a task that is about to leave by itself must not be requeued.
+    for row in alive:
+        _request_stop(chosen.folder, row)
+    if chosen.submission.local:
+        os.kill(int(chosen.submission.job_id), signal.SIGKILL if at_once else signal.SIGTERM)
+    else:
+        _scancel([row.job_id for row in others])
+        _scancel([row.job_id for row in running], "--signal=USR2")
+    words = []
+    if running:
+        words.append(f"{_ids(running)}: saves at its next step and ends; `hvc requeue` goes on from there")
+    if others:
+        words.append(f"{_ids(others)}: cancelled")
+    return Done("\n".join(words), tuple(row.job_id for row in alive))
+
+
+def requeue(chosen: Chosen) -> Done:
+    """Let a job begin its next attempt: at a step boundary if it runs, by a new submission if it has ended.
+
+    Of an array what is done stays done. Raises HvcError when it waits already or is done, or Slurm does
+    not answer.
+    """
+    rows = _rows(chosen)
+    alive = [row for row in rows if row.state.alive]
+    running = [row for row in alive if row.state is State.RUNNING]
+    if running:
+        _forget(chosen, rows)
+        _scancel([row.job_id for row in running], "--signal=USR2")
+        return Done(
+            f"{_ids(running)}: saves at its next step, and goes back into the queue", _job_ids(running)
+        )
+    if alive:
+        raise HvcError(f"job {chosen.job_id} has not ended ({_states(alive)}); wait, or see `hvc jobs`")
+    unfinished = [row for row in rows if row.state is not State.DONE]
+    if not unfinished:
+        raise HvcError(f"job {chosen.job_id} is done; submit it with another output to do it again")
+    _forget(chosen, rows)
+    tasks = None
+    if chosen.submission.array is not None:
+        tasks = [row.task for row in unfinished if row.task is not None]
+    queued = resubmit(chosen.folder, chosen.submission, tasks)
+    ids = [queued.job_id, *([queued.join_job_id] if queued.join_job_id else [])]
+    of = f", tasks {', '.join(map(str, tasks))}" if tasks else ""
+    return Done(
+        f"job {chosen.submission.job_id} is now job {queued.job_id}{of}: the same code, config and folder",
+        tuple(ids),
+    )
+
+
+def _rows(chosen: Chosen) -> list[JobRow]:
+    """Its jobs as they stand; refuses other people's, and a controller that does not answer."""
+    submission = chosen.submission
+    if submission.user != this_user():
+        raise UsageError(f"{chosen.folder.name} was submitted by {submission.user}; it is theirs to change")
+    listing = list_jobs([(chosen.folder, submission)])
+    if listing.problem:
+        raise HvcError(
+            f"Slurm does not answer ({listing.problem}), so nothing was changed; see `scontrol ping`, and "
+            "run this on a login node of the cluster"
+        )
+    return [row for row in listing.groups[0].rows if chosen.means(row)]
+
+
+def _request_stop(folder: Path, row: JobRow) -> None:
+    write_atomic(task_folder(folder / "requests", row.task) / STOP, "")
+
+
+def _forget(chosen: Chosen, rows: Iterable[JobRow]) -> None:
+    """Take back requests to stop."""
+    (chosen.folder / "requests" / STOP).unlink(missing_ok=True)
+    for row in rows:
+        (task_folder(chosen.folder / "requests", row.task) / STOP).unlink(missing_ok=True)
+
+
+def _scancel(job_ids: Sequence[str], *options: str) -> None:
+    if not job_ids:
+        return
+    command = ["scancel", *options, *job_ids]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HvcError(f"scancel: {error}; see `scontrol ping`, then try again") from None
+    if done.returncode != 0:
+        raise HvcError(f"{done.stderr.strip() or 'scancel failed'}; see `hvc jobs`, then try again")
+
+
+def _states(rows: Iterable[JobRow]) -> str:
+    return ", ".join(dict.fromkeys(str(row.state) for row in rows))
+
+
+def _job_ids(rows: Iterable[JobRow]) -> tuple[str, ...]:
+    return tuple(row.job_id for row in rows)
+
+
+def _ids(rows: Sequence[JobRow]) -> str:
+    ids = _job_ids(rows)
+    return (
+        f"job {ids[0]}" if len(ids) == 1 else f"jobs {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}"
+    )
+
+
+def resize(chosen: Chosen, nodes: int) -> Done:
+    """Let a job go on with another number of nodes: from its next step on if it runs.
+
+    Raises UsageError for a job that is one process, HvcError when it has ended, or Slurm does not answer.
+    """
+    submission = chosen.submission
+    if submission.array is not None or submission.local:
+        raise UsageError(f"job {chosen.job_id} is no job of several nodes; only training is resized")
+    if not read_job(chosen.folder / "job.json").stage.parallel:
+        raise UsageError(f"{submission.stage} is one process; only training is resized")
+    if nodes < 1:
+        raise UsageError(f"--nodes {nodes}: a job has one node or more")
+    (row,) = _rows(chosen)
+    if not row.state.alive:
+        raise HvcError(f"job {chosen.job_id} has ended ({row.state}); `hvc requeue` it first")
+    write_atomic(chosen.folder / "requests" / RESIZE, json.dumps({"nodes": nodes}) + "\n")
+    many = f"{nodes} node{'s' if nodes > 1 else ''}"
+    if row.state is State.RUNNING:
+        _scancel([row.job_id], "--signal=USR2")
+        return Done(f"job {row.job_id} saves at its next step and goes on with {many}", (row.job_id,))
+    return Done(f"job {row.job_id} makes its next step and then goes on with {many}", (row.job_id,))

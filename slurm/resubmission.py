@@ -1,0 +1,79 @@
+"""Submits an ended submission again, with the script, code and config that it was made with.
+
+The folder stays the same, so that its logs and attempts go on; only the job's id is a new one.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hvc.base.errors import HvcError
+from hvc.slurm.submission import Submission
+
+_SECONDS = 60
+_ID = re.compile(r"(\d+)(?:;|\s*$)")
+
+
+def resubmit(
+    folder: Path, submission: Submission, tasks: Sequence[int] | None = None, nodes: int | None = None
+) -> Submission:
+    """Queue it again, and record the new ids in its folder.
+
+    Args:
+        folder: the submission's.
+        submission: of a job, or of an array with or without the job that joins its parts.
+        tasks: of an array, the tasks to run; None: all of them.
+        nodes: another number of nodes than its script says.
+
+    Raises HvcError when Slurm refuses, or a script is missing.
+    """
+    if submission.local:
+        raise HvcError(f"{folder.name} ran on this machine: submit it again, it goes on where it was")
+    options = [] if nodes is None else [f"--nodes={nodes}"]
+    if submission.array is not None and tasks is not None:
+        options.append(f"--array={','.join(map(str, tasks))}")
+    job_id = submission.job_id
+    if submission.array is None or tasks is None or tasks:
+        # Without what it waited for at first: that has long been there, or is unknown by now.
+        job_id = _queue(folder, submission, submission.job_id, [*options, "--dependency="])
+    changed = replace(submission, job_id=job_id)
+    if submission.join_job_id:
+        # The id is on record before anything else may fail: what is queued must never be lost sight of.
+        changed.write(folder)
+        waits = [f"--dependency=afterany:{job_id}"] if job_id != submission.job_id else ["--dependency="]
+        changed = replace(changed, join_job_id=_queue(folder, submission, submission.join_job_id, waits))
+    changed.write(folder)
+    return changed
+
+
+def _queue(folder: Path, submission: Submission, job_id: str, options: Sequence[str]) -> str:
+    script = folder / f"{job_id}_submission.sh"
+    if not script.is_file():
+        raise HvcError(f"{script} is missing, so nothing can be submitted again; use `hvc submit`")
+    command = ["sbatch", "--parsable", *options, str(script)]
+    workdir = submission.workdir if Path(submission.workdir).is_dir() else str(folder)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=workdir
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HvcError(f"cannot submit again: {error}; do it on a login node of the cluster") from None
+    found = _ID.match(done.stdout)
+    if done.returncode != 0 or found is None:
+        words = (done.stderr.strip() or done.stdout.strip()).removeprefix("sbatch: ")
+        raise HvcError(f"sbatch refused to take job {job_id} again: {words}")
+    _hand_on(folder, job_id, found[1])
+    return found[1]
+
+
+def _hand_on(folder: Path, old: str, new: str) -> None:
+    """What a job loads is named by its id; it waits for a minute until it is there."""
+    shutil.copyfile(folder / f"{old}_submission.sh", folder / f"{new}_submission.sh")
+    for path in folder.glob(f"{old}_*submitted.pkl"):
+        copy = folder / f"{new}{path.name.removeprefix(old)}"
+        temporary = copy.with_suffix(".tmp")
+        shutil.copyfile(path, temporary)
+        temporary.rename(copy)

@@ -1,0 +1,293 @@
+"""What `hvc jobs` shows of folders as submission and training leave them, where no Slurm answers."""
+
+import json
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from running import run_hvc
+
+from hvc.base.errors import UsageError
+from hvc.pretrain.journal import JOURNAL, Journal
+from hvc.pretrain.run_note import RunNote
+from hvc.slurm.job_choice import choose
+from hvc.slurm.job_index import index_file, job_folders, remember
+from hvc.slurm.job_logs import Follower, excerpts
+from hvc.slurm.job_states import State
+from hvc.slurm.jobs import JobGroup, JobRow, Listing, find_submissions, list_jobs
+from hvc.slurm.jobs_text import print_jobs
+from hvc.slurm.submission import Submission, this_user
+
+NOW = time.time()
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch, tmp_path):
+    """A machine without Slurm, whose user has submitted nothing yet."""
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+
+def submission(root: Path, job_id: str, name: str, *, age: float = 60.0, **more) -> Path:
+    """A folder as `submit` makes it."""
+    folder = root / f"{more.get('stage', 'train')}-{job_id}"
+    folder.mkdir(parents=True)
+    values = {
+        "job_id": job_id,
+        "stage": "train",
+        "name": name,
+        "submitted": NOW - age,
+        "cluster": "test",
+        "sbatch": "job.sh",
+        "command": "hvc submit train",
+        "user": this_user(),
+        "workdir": str(root),
+    }
+    Submission(**values | more).write(folder)
+    return folder
+
+
+def attempt(folder: Path, number: int, outcome: str, task: int | None = None, reason: str = "") -> None:
+    place = folder / "attempts" / ("" if task is None else f"task-{task}")
+    place.mkdir(parents=True, exist_ok=True)
+    record = {
+        "attempt": number,
+        "nodes": "node1",
+        "started": NOW - 50,
+        "outcome": outcome,
+        "reason": reason,
+    }
+    ended = {} if outcome == "running" else {"ended": NOW - 5}
+    (place / f"attempt-{number}.json").write_text(json.dumps(record | ended))
+
+
+def log(folder: Path, number: int, rank: int, text: str) -> Path:
+    path = folder / "logs" / f"attempt-{number}" / f"rank-{rank}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def run(folder: Path, step: int, run_id: str = "cafe0123") -> str:
+    """The output folder of a run that made so many steps."""
+    journal = Journal(folder / JOURNAL)
+    journal.append("journal", version=1, run_key="0" * 32, adopted=False)
+    tags = {"hvc.total_steps": "1000"}
+    journal.append("attempt", number=1, name=folder.name, experiment="hvc", tags=tags, params={}, code="c")
+    speed = {"train/loss": -0.5, "perf/images_per_second": 2000.0, "perf/step_seconds": 0.5}
+    journal.append("metrics", step=step, values=speed)
+    journal.close()
+    RunNote("http://tracking:5000", "hvc", "0" * 32, run_id).write(folder)
+    return str(folder)
+
+
+def shown(listing: Listing, everything: bool = False) -> str:
+    out = StringIO()
+    print_jobs(listing, NOW, Console(file=out, width=120), everything)
+    return out.getvalue()
+
+
+def test_what_ended_is_known_without_slurm_and_the_rest_is_not_guessed(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    done = submission(root, "1", "first", output=run(tmp_path / "outputs" / "first", 1000))
+    attempt(done, 1, "stopped")
+    attempt(done, 2, "done")
+    failed = submission(root, "2", "second", age=50)
+    attempt(failed, 1, "failed", reason="rank 1: OSError: no space")
+    attempt(submission(root, "3", "third", age=40), 1, "running")
+    submission(root, "4", "fourth", age=30)
+    listing = list_jobs(find_submissions())
+    rows = {group.submission.job_id: group.rows[0] for group in listing.groups}
+    assert [group.submission.job_id for group in listing.groups] == ["4", "3", "2", "1"], "newest first"
+    states = {job_id: row.state for job_id, row in rows.items()}
+    assert states == {"1": State.DONE, "2": State.FAILED, "3": State.UNKNOWN, "4": State.UNKNOWN}
+    assert rows["1"].attempt == 2
+    assert rows["1"].progress.step == 1000
+    text = shown(listing)
+    assert "Slurm could not be asked (no squeue here)" in text
+    assert "2  rank 1: OSError: no space" in text
+    assert "http://tracking:5000/#/runs/cafe0123" in text
+
+
+def test_tasks_of_an_array_are_counted_and_what_failed_is_named(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    sweep = submission(root, "7", "sweep", array=12, join_job_id="8")
+    for task in range(12):
+        output = run(tmp_path / "outputs" / f"member-{task}", 10 * (task + 1))
+        (sweep / f"job-{task}.json").write_text(json.dumps({"config": {"output": output}}))
+        attempt(sweep, 1, "failed" if task == 5 else "done", task, "rank 0: ValueError: bad" * (task == 5))
+    attempt(sweep, 1, "done")
+    listing = list_jobs(find_submissions())
+    (group,) = listing.groups
+    assert [row.progress.step for row in group.rows if row.role == "task"] == list(range(10, 130, 10))
+    text = shown(listing)
+    assert "1 failed, 11 done" in text
+    assert "7[12]" in text
+    assert "7_5  rank 0: ValueError: bad" in text
+    assert "joins them" in text
+
+
+def test_submissions_of_a_pipeline_stand_together_in_their_order():
+    def group(job_id, name, age, parent):
+        values = {"stage": name, "name": name, "cluster": "c", "sbatch": "s", "command": "", "user": "u"}
+        one = Submission(job_id=job_id, submitted=NOW - age, workdir="/", parent=parent, **values)
+        row = JobRow(job_id, None, "job", State.WAITING, "for a job before it", "", *[None] * 4)
+        return JobGroup(Path(f"/{job_id}"), one, (row,))
+
+    groups = [group("4", "alone", 1, None), group("3", "evaluate", 2, "/p/whole")]
+    groups += [group("9", "other", 3, None), group("1", "shard", 4, "/p/whole")]
+    text = shown(Listing(tuple(groups)))
+    places = [text.index(word) for word in ("alone", "whole", "shard", "evaluate", "other")]
+    assert places == sorted(places)
+    assert "2 waiting" in text
+    assert "waiting for a job before it" in text
+    assert "could not be asked" not in text
+
+
+def test_old_ones_are_left_out_unless_asked_for(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    old = submission(root, "1", "old", age=10 * 86400)
+    attempt(old, 1, "done")
+    record = json.loads((old / "attempts" / "attempt-1.json").read_text())
+    record |= {"started": NOW - 9 * 86400, "ended": NOW - 8 * 86400}
+    (old / "attempts" / "attempt-1.json").write_text(json.dumps(record))
+    waits = submission(root, "2", "waits", age=9 * 86400)
+    listing = list_jobs(find_submissions())
+    assert [group.folder.name for group in listing.recent(NOW).groups] == [waits.name], "it may still wait"
+    assert len(listing.groups) == 2
+
+
+def test_a_damaged_folder_hides_no_other(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    good = submission(root, "1", "good")
+    attempt(good, 1, "done")
+    torn = submission(root, "2", "torn", output=run(tmp_path / "outputs" / "torn", 10))
+    attempt(torn, 1, "running")
+    (torn / "attempts" / "attempt-1.json").write_text('{"attempt": 1, "outc')
+    (tmp_path / "outputs" / "torn" / JOURNAL).write_bytes(b"\xff\x00 not ours\n")
+    (root / "stray").mkdir()
+    (root / "stray" / "submission.json").write_text("[]")
+    states = {group.folder.name: group.rows[0].state for group in list_jobs(find_submissions()).groups}
+    assert states == {good.name: State.DONE, torn.name: State.UNKNOWN}
+
+
+def test_submissions_are_found_from_any_folder(tmp_path, monkeypatch):
+    for place in ("here", "there"):
+        submission(tmp_path / place, place[0], place)
+        remember(tmp_path / place)
+        remember(tmp_path / place)
+    assert index_file().read_text().count("\n") == 2, "each is on the list once"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert {one.name for _, one in find_submissions()} == {"here", "there"}
+    assert job_folders() == [tmp_path / "here", tmp_path / "there"]
+    listed = run_hvc("jobs", "--all", "--json", "--folder", str(tmp_path / "here"), cwd=tmp_path)
+    assert [one["name"] for one in json.loads(listed.stdout)["submissions"]] == ["here"]
+
+
+def test_a_state_folder_that_takes_nothing_is_no_reason_to_fail(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    remember(tmp_path)
+    assert job_folders() == []
+
+
+def test_a_job_is_meant_by_id_folder_name_run_or_their_beginning(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    first = submission(root, "12", "imagenet", output=run(tmp_path / "outputs" / "a", 1, run_id="feedbeef"))
+    array = submission(root, "120", "sweep", array=4, join_job_id="121", stage="evaluate")
+    found = find_submissions()
+    for text in ("12", str(first), first.name, "imagenet", "imag", "feedb", "train-1"):
+        assert choose(text, found).folder == first, text
+    assert (choose("120_3", found).folder, choose("120_3", found).job_id) == (array, "120_3")
+    assert choose("121", found).job_id == "121"
+    with pytest.raises(UsageError, match="no job 'cafe'"):
+        choose("cafe", found)
+    with pytest.raises(UsageError, match="tasks 0 to 3"):
+        choose("120_4", found)
+    with pytest.raises(UsageError, match="has no tasks"):
+        choose("12_0", found)
+
+
+def test_of_several_with_one_name_the_one_that_is_alive_is_meant(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    for job_id in ("1", "2", "3"):
+        attempt(submission(root, job_id, "imagenet"), 1, "done" if job_id != "2" else "running")
+    assert choose("imagenet", find_submissions()).job_id == "2"
+    attempt(submission(root, "4", "imagenet"), 1, "running")
+    with pytest.raises(UsageError, match="may mean 4 submissions"):
+        choose("imagenet", find_submissions())
+
+
+def test_other_peoples_jobs_are_left_alone(tmp_path):
+    submission(tmp_path / "slurm-jobs", "1", "theirs", user="somebody-else")
+    for words in (("cancel", "1"), ("requeue", "1"), ("cancel", "theirs", "--now")):
+        done = run_hvc(*words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "submitted by somebody-else" in done.stderr
+
+
+def test_the_first_failure_is_shown_before_those_that_follow_from_it(tmp_path):
+    folder = submission(tmp_path / "slurm-jobs", "1", "job")
+    attempt(folder, 1, "stopped")
+    attempt(folder, 2, "failed")
+    for number in (1, 2):
+        for rank in range(4):
+            log(
+                folder,
+                number,
+                rank,
+                "".join(f"attempt {number} rank {rank} line {n}\n" for n in range(500)),
+            )
+    (folder / "failures").mkdir()
+    for rank, text in (
+        (2, "# failed\nValueError: the cause\n"),
+        (0, "# alone\nRuntimeError: peer closed\n"),
+    ):
+        (folder / "failures" / f"attempt-2-rank-{rank}.txt").write_text(text)
+        time.sleep(0.02)
+    chosen = choose("1", find_submissions())
+    traceback, end = excerpts(chosen, None, None, lines=3)
+    assert "rank 2 failed in attempt 2; later also rank 0" in traceback.title
+    assert "ValueError: the cause" in traceback.text
+    assert end.text.splitlines() == [f"attempt 2 rank 2 line {n}" for n in (497, 498, 499)]
+    (only,) = excerpts(chosen, 3, 1, lines=1)
+    assert only.text == "attempt 1 rank 3 line 499\n"
+    with pytest.raises(UsageError, match="no log of attempt 3; there are: 1, 2"):
+        excerpts(chosen, None, 3)
+    with pytest.raises(UsageError, match="no log of rank 9; there are 0 to 3"):
+        excerpts(chosen, 9, None)
+    (group,) = list_jobs(find_submissions()).groups
+    assert group.rows[0].reason == "ValueError: the cause"
+
+
+def test_before_any_rank_has_a_log_what_the_script_said_is_shown(tmp_path):
+    folder = submission(tmp_path / "slurm-jobs", "1", "job")
+    chosen = choose("1", find_submissions())
+    assert "written nothing yet" in excerpts(chosen, None, None)[0].title
+    (folder / "logs").mkdir()
+    (folder / "logs" / "slurm-1.out").write_text("module: command not found\n")
+    assert "command not found" in excerpts(chosen, None, None)[0].text
+
+
+def test_a_log_is_followed_into_the_next_attempt_and_to_its_end(tmp_path):
+    folder = submission(tmp_path / "slurm-jobs", "1", "job")
+    first = log(folder, 1, 0, "seen already\n")
+    looks = 0
+
+    def ended() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            first.write_text("seen already\none\n")
+            log(folder, 2, 0, "two\nhalf a li")
+        elif looks == 2:
+            log(folder, 2, 0, "two\nhalf a line\n")
+        return looks == 3
+
+    follower = Follower(choose("1", find_submissions()), ended=ended)
+    pieces = [text for _, text in follower.pieces(pause=0.0, asked_every=0.0)]
+    assert pieces == ["one\n", "two\n", "half a line\n"]
