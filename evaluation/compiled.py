@@ -7,11 +7,8 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-parallel_range = numba.prange
-"""`range` whose turns run side by side in a kernel compiled with `parallel`."""
 
-
-def compiled(*, parallel: bool = False, relaxed: bool = False) -> Callable[[Function], Function]:
+def compiled(*, relaxed: bool = False) -> Callable[[Function], Function]:
     """Compile a function of numbers and arrays at its first call; other threads run meanwhile.
 
     The machine code is kept beside the source, or in the user's cache folder where that cannot be
@@ -19,12 +16,11 @@ def compiled(*, parallel: bool = False, relaxed: bool = False) -> Callable[[Func
     compiles for itself.
 
     Args:
-        parallel: spread `parallel_range` over numba's threads.
         relaxed: sums may be taken in any order and multiplications joined with additions, which is
             what lets dot products use vector registers. NaN and infinities keep their meaning.
     """
     flags = {"reassoc", "contract", "nsz"} if relaxed else False
-    options = {"nogil": True, "parallel": parallel, "fastmath": flags}
+    options = {"nogil": True, "fastmath": flags}
 
     def decorate(function: Function) -> Function:
         try:
