@@ -59,7 +59,8 @@ def write_mask(path: Path, labels: NDArray[np.uint8]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, format="PNG")
     except OSError as error:
-        raise HvcError(f"cannot write {path}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise HvcError(f"cannot write {path}: {reason}; free space or choose another output") from None
 
 
 @cache
