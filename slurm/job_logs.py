@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hvc.base.errors import UsageError
+from hvc.slurm.attempts import Records
 from hvc.slurm.job_choice import Chosen
-from hvc.slurm.job_records import attempts, failures, task_folder
 
 LINES = 60
 """So many of the last lines are shown."""
@@ -42,22 +42,23 @@ def excerpts(chosen: Chosen, rank: int | None, attempt: int | None, lines: int =
     Raises UsageError where there is no such log, and says which there are.
     """
     task = task_of(chosen)
-    number = attempt if attempt is not None else _newest(chosen.folder, task)
-    failed = failures(chosen.folder, task, number) if number else []
+    records = Records(chosen.folder, task)
+    number = attempt if attempt is not None else (records.numbers() or [0])[-1]
+    failed = records.failures(number)
     found = []
-    shown = [one for one in failed if rank in (None, one[1])]
-    for place, (_, failing, path) in enumerate(shown[:1] if rank is None else shown):
-        others = [str(other) for _, other, _ in failed if other != failing]
-        also = f"; later also rank {', '.join(others)}" if others and place == 0 else ""
-        found.append(
-            Excerpt(f"rank {failing} failed in attempt {number}{also}", path, tail(path, 4 * lines))
-        )
-    wanted = rank if rank is not None else failed[0][1] if failed else 0
+    for one in [one for one in failed if rank == one.rank] if rank is not None else failed[:1]:
+        others = [str(other.rank) for other in failed if other.rank != one.rank]
+        also = f"; after it rank {', '.join(others)}" if others and one is failed[0] else ""
+        title = f"rank {one.rank} failed in attempt {number}{also}"
+        found.append(Excerpt(title, one.path, tail(one.path, 4 * lines)))
+    wanted = rank if rank is not None else failed[0].rank if failed else 0
     log = _log_of(chosen, task, number, wanted, asked=rank is not None or attempt is not None)
-    if log is None:
-        return [*found, *_early(chosen, task, lines)] or [_nothing(chosen)]
-    found.append(Excerpt(f"rank {wanted} in attempt {number}", log, tail(log, lines)))
-    return found
+    record = records.read(number)
+    if log is None or (record and record.outcome == "failed" and not failed):
+        found += _early(chosen, lines)  # a rank that was killed says nothing, but srun does
+    if log is not None:
+        found.append(Excerpt(f"rank {wanted} in attempt {number}", log, tail(log, lines)))
+    return found or [_nothing(chosen)]
 
 
 def _nothing(chosen: Chosen) -> Excerpt:
@@ -69,23 +70,22 @@ def task_of(chosen: Chosen) -> int | None:
     """The task whose logs are meant: of a whole array the first that failed, else the first."""
     if chosen.task is not None or chosen.join or chosen.submission.array is None:
         return chosen.task
-    tasks = range(chosen.submission.array)
-    return next((task for task in tasks if failures(chosen.folder, task)), 0)
+    failing = (path.parent.name for path in (chosen.folder / "failures").glob("task-*/*.txt"))
+    return min((int(name.removeprefix("task-")) for name in failing), default=0)
 
 
-def _newest(folder: Path, task: int | None) -> int:
-    numbers = attempts(folder / "logs", task) or attempts(folder / "attempts", task)
-    return numbers[-1] if numbers else 0
+def _logs(folder: Path, task: int | None) -> Path:
+    return folder / "logs" / ("" if task is None else f"task-{task}")
 
 
 def _log_of(chosen: Chosen, task: int | None, attempt: int, rank: int, *, asked: bool) -> Path | None:
-    folder = task_folder(chosen.folder / "logs", task) / f"attempt-{attempt}"
+    folder = _logs(chosen.folder, task) / f"attempt-{attempt}"
     path = folder / f"rank-{rank}.log"
     if path.is_file():
         return path
     if not asked:
         return None
-    known = attempts(chosen.folder / "logs", task)
+    known = Records(chosen.folder, task).numbers()
     if attempt not in known:
         raise UsageError(
             f"job {chosen.job_id} has no log of attempt {attempt}; there are: {_list(known) or 'none yet'}"
@@ -100,11 +100,12 @@ def _list(numbers: list[int]) -> str:
     return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else ", ".join(map(str, numbers))
 
 
-def _early(chosen: Chosen, task: int | None, lines: int) -> list[Excerpt]:
-    """What the batch script and srun wrote, before any rank had a log of its own."""
-    job_id = chosen.job_id if task is None else f"{chosen.submission.job_id}_{task}"
-    path = chosen.folder / "logs" / f"slurm-{job_id}.out"
-    return [Excerpt("before the first rank had a log", path, tail(path, lines))] if path.is_file() else []
+def _early(chosen: Chosen, lines: int) -> list[Excerpt]:
+    """What the batch script and srun wrote last: modules that are not there, a rank that was killed."""
+    found = list((chosen.folder / "logs").glob("slurm-*.out"))
+    own = [path for path in found if path.stem == f"slurm-{chosen.job_id}"]
+    last = max(own or found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return [Excerpt("the batch script and srun", last, tail(last, lines))] if last else []
 
 
 def tail(path: Path, lines: int) -> str:
@@ -154,10 +155,8 @@ class Follower:
 
     def _files(self) -> list[Path]:
         task = task_of(self.chosen)
-        folder = task_folder(self.chosen.folder / "logs", task)
-        name = f"rank-{0 if self.rank is None else self.rank}.log"
-        found = [
-            folder / f"attempt-{number}" / name for number in attempts(self.chosen.folder / "logs", task)
-        ]
-        found += [path for _, _, path in failures(self.chosen.folder, task)]
+        records, name = Records(self.chosen.folder, task), f"rank-{self.rank or 0}.log"
+        numbers = records.numbers()
+        found = [_logs(self.chosen.folder, task) / f"attempt-{number}" / name for number in numbers]
+        found += [one.path for number in numbers[-1:] for one in records.failures(number)]
         return [path for path in found if path.is_file()]

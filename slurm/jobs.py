@@ -13,9 +13,10 @@ from typing import Any
 from hvc.base.errors import HvcError
 from hvc.pretrain.run_progress import RunProgress, progress_of
 from hvc.slurm.job_index import job_folders
-from hvc.slurm.job_records import error_line, failures, newest_attempt, stop_asked
+from hvc.slurm.job_records import first_words, newest_attempt
 from hvc.slurm.job_states import Recorded, State, judge
 from hvc.slurm.known_jobs import Answer, KnownJob, ask_accounting, ask_controller
+from hvc.slurm.requests import stop_asked
 from hvc.slurm.submission import Submission, submissions
 from hvc.slurm.task_outputs import output_of
 
@@ -170,14 +171,13 @@ def _read(folder: Path, submission: Submission) -> list[_Job]:
 
 def _read_job(folder: Path, submission: Submission, job_id: str, task: int | None, role: str) -> _Job:
     record = newest_attempt(folder, task)
-    failed = failures(folder, task, record.attempt) if record else []
     return _Job(
         job_id,
         task,
         role,
         record,
         stop_asked(folder, task),
-        error_line(failed[0][2]) if failed else "",
+        first_words(folder, task, record.attempt) if record else "",
         _progress(output_of(folder, submission, task)) if submission.stage == "train" else None,
     )
 

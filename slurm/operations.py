@@ -11,10 +11,10 @@ from pathlib import Path
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.files import write_atomic
 from hvc.slurm.job_choice import Chosen
-from hvc.slurm.job_records import RESIZE, STOP, task_folder
 from hvc.slurm.job_states import State
 from hvc.slurm.jobfile import read as read_job
 from hvc.slurm.jobs import JobRow, list_jobs
+from hvc.slurm.requests import FOLDER, RESIZE, stop_file
 from hvc.slurm.resubmission import resubmit
 from hvc.slurm.submission import this_user
 
@@ -110,14 +110,13 @@ def _rows(chosen: Chosen) -> list[JobRow]:
 
 
 def _request_stop(folder: Path, row: JobRow) -> None:
-    write_atomic(task_folder(folder / "requests", row.task) / STOP, "")
+    write_atomic(stop_file(folder, row.task), "")
 
 
 def _forget(chosen: Chosen, rows: Iterable[JobRow]) -> None:
     """Take back requests to stop."""
-    (chosen.folder / "requests" / STOP).unlink(missing_ok=True)
-    for row in rows:
-        (task_folder(chosen.folder / "requests", row.task) / STOP).unlink(missing_ok=True)
+    for task in {None, *(row.task for row in rows)}:
+        stop_file(chosen.folder, task).unlink(missing_ok=True)
 
 
 def _scancel(job_ids: Sequence[str], *options: str) -> None:
@@ -162,7 +161,7 @@ def resize(chosen: Chosen, nodes: int) -> Done:
     (row,) = _rows(chosen)
     if not row.state.alive:
         raise HvcError(f"job {chosen.job_id} has ended ({row.state}); `hvc requeue` it first")
-    write_atomic(chosen.folder / "requests" / RESIZE, json.dumps({"nodes": nodes}) + "\n")
+    write_atomic(chosen.folder / FOLDER / RESIZE, json.dumps({"nodes": nodes}) + "\n")
     many = f"{nodes} node{'s' if nodes > 1 else ''}"
     if row.state is State.RUNNING:
         _scancel([row.job_id], "--signal=USR2")

@@ -20,10 +20,13 @@ _LOOK_SECONDS = 2.0
 
 def stop_asked(folder: Path, task: int | None) -> bool:
     """Whether the job, or this task of its array, is to stop for good."""
-    places = [folder / FOLDER / STOP]
-    if task is not None:
-        places.append(folder / FOLDER / f"task-{task}" / STOP)
-    return any(place.exists() for place in places)
+    return any(stop_file(folder, one).exists() for one in {None, task})
+
+
+def stop_file(folder: Path, task: int | None) -> Path:
+    """What asks a job to stop for good by being there, or one task of its array."""
+    own = folder / FOLDER if task is None else folder / FOLDER / f"task-{task}"
+    return own / STOP
 
 
 def wanted_nodes(folder: Path) -> int | None:

@@ -12,6 +12,7 @@ from running import run_hvc
 from hvc.base.errors import UsageError
 from hvc.pretrain.journal import JOURNAL, Journal
 from hvc.pretrain.run_note import RunNote
+from hvc.slurm.attempts import Attempt, Records
 from hvc.slurm.job_choice import choose
 from hvc.slurm.job_index import index_file, job_folders, remember
 from hvc.slurm.job_logs import Follower, excerpts
@@ -51,17 +52,11 @@ def submission(root: Path, job_id: str, name: str, *, age: float = 60.0, **more)
 
 
 def attempt(folder: Path, number: int, outcome: str, task: int | None = None, reason: str = "") -> None:
-    place = folder / "attempts" / ("" if task is None else f"task-{task}")
-    place.mkdir(parents=True, exist_ok=True)
-    record = {
-        "attempt": number,
-        "nodes": "node1",
-        "started": NOW - 50,
-        "outcome": outcome,
-        "reason": reason,
-    }
-    ended = {} if outcome == "running" else {"ended": NOW - 5}
-    (place / f"attempt-{number}.json").write_text(json.dumps(record | ended))
+    """The record of an attempt that began ten minutes ago, and ended five seconds ago if it did."""
+    ended = None if outcome == "running" else NOW - 5
+    about = {"job_id": "1", "job_file": "job.json", "nodes": "node1", "started": NOW - 600}
+    record = Attempt(attempt=number, outcome=outcome, reason=reason, ended=ended, **about)
+    Records(folder, task).write(record)
 
 
 def log(folder: Path, number: int, rank: int, text: str) -> Path:
@@ -242,16 +237,11 @@ def test_the_first_failure_is_shown_before_those_that_follow_from_it(tmp_path):
                 rank,
                 "".join(f"attempt {number} rank {rank} line {n}\n" for n in range(500)),
             )
-    (folder / "failures").mkdir()
-    for rank, text in (
-        (2, "# failed\nValueError: the cause\n"),
-        (0, "# alone\nRuntimeError: peer closed\n"),
-    ):
-        (folder / "failures" / f"attempt-2-rank-{rank}.txt").write_text(text)
-        time.sleep(0.02)
+    Records(folder, None).fail(2, 0, "alone", "RuntimeError: peer closed\n")
+    Records(folder, None).fail(2, 2, "failed", "ValueError: the cause\n")
     chosen = choose("1", find_submissions())
     traceback, end = excerpts(chosen, None, None, lines=3)
-    assert "rank 2 failed in attempt 2; later also rank 0" in traceback.title
+    assert "rank 2 failed in attempt 2; after it rank 0" in traceback.title
     assert "ValueError: the cause" in traceback.text
     assert end.text.splitlines() == [f"attempt 2 rank 2 line {n}" for n in (497, 498, 499)]
     (only,) = excerpts(chosen, 3, 1, lines=1)
