@@ -64,8 +64,6 @@ def submit_parts(
     paths = find(stage)
     if parts < 2:
         raise UsageError(f"--parts {parts}: an array has two parts or more")
-    if cluster.executor == "local":
-        raise UsageError("--parts needs Slurm; on one machine leave it out: `workers` use all of its cores")
     check_tasks(paths, cluster)
     root, job_name, places = folder_of(cluster), f"hvc-{paths.name}", places_of(paths.name, config)
     if not dry_run:

@@ -1,9 +1,10 @@
 """Submits a stage to a cluster: one folder with the job file, the sbatch script and the logs."""
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
@@ -23,6 +24,7 @@ from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.job import run_job
 from hvc.slurm.job_index import remember
 from hvc.slurm.jobfile import JobFile
+from hvc.slurm.local import write_commands
 from hvc.slurm.places import Places, places_of
 from hvc.slurm.preflight import preflight
 from hvc.slurm.refusal import refusal
@@ -182,6 +184,11 @@ class Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed
     def affinity(cls) -> int:
         return 2  # the check for srun comes with the submission, not before
 
+    @contextmanager
+    def commands(self) -> Iterator[None]:
+        """While this lasts, `sbatch` is the one that takes this executor's jobs."""
+        yield
+
     def text(self, tasks: int = 1) -> str:
         """The sbatch script of a job, or of an array of several tasks."""
         if tasks > 1:
@@ -190,9 +197,23 @@ class Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed
         return text
 
 
+class LocalExecutor(Executor):
+    """The same for jobs that run on this machine."""
+
+    @contextmanager
+    def commands(self) -> Iterator[None]:
+        before = os.environ.get("PATH", "")
+        os.environ["PATH"] = f"{write_commands(Path(self.folder))}:{before}"
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = before
+
+
 def executor_for(cluster: ClusterConfig, job_name: str, folder: Path, **more: Any) -> Executor:
     """What submits jobs whose files are in `folder`; `more` are further parameters of submitit."""
-    executor = Executor(folder=folder, python=plan.python_command(cluster))
+    kind = LocalExecutor if cluster.executor == "local" else Executor
+    executor = kind(folder=folder, python=plan.python_command(cluster))
     executor.update_parameters(**plan.parameters(cluster, job_name, folder), **more)
     return executor
 
@@ -202,7 +223,8 @@ def queue(executor: Any, job_files: list[Path]) -> str:
     folder = job_files[0].parent
     (folder / "logs").mkdir(exist_ok=True)  # Slurm does not make it
     try:
-        with redirect_stderr(StringIO()):  # submitit prints there what its exception says as well
+        # submitit prints to stderr what its exception says as well
+        with executor.commands(), redirect_stderr(StringIO()):
             jobs = executor.map_array(run_job, [str(path) for path in job_files])
     except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
         raise HvcError(f"{refusal(str(error).strip())} (the script is in {folder})") from None

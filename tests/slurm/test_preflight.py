@@ -130,7 +130,6 @@ def test_an_output_folder_that_takes_no_file(slurm_env, data):
 
 @pytest.mark.services
 def test_what_a_dry_run_prints_is_what_sbatch_takes(slurm_env, data, tmp_path):
-    """For every example of a cluster's file, with its partition renamed to one that is here."""
     recipe = write_recipe(tmp_path / "recipe.yaml", data)
     small = ClusterConfig(
         name="small",

@@ -1,0 +1,131 @@
+"""Jobs on this machine, without Slurm: the same script, attempts and requeues."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.local import ENDED, Options, record
+from hvc.slurm.local_commands import split
+from hvc.slurm.stages import StagePaths
+from hvc.slurm.submission import Submission
+from hvc.slurm.submit import SubmitReport, sbatch_text, submit
+
+HERE = Path(__file__).parent
+STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch) -> ClusterConfig:
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("SLURM_CONF", "/nowhere")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    return ClusterConfig(
+        name="here",
+        executor="local",
+        tasks_per_node=2,
+        folder=str(tmp_path / "jobs"),
+        environment={"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def run(cluster: ClusterConfig, folder: Path, **values) -> SubmitReport:
+    from toy_stage import ToyConfig
+
+    return submit(STAGE, ToyConfig(folder=str(folder), **values), cluster)
+
+
+def wait(job_id: str, folder: Path) -> str:
+    end = time.monotonic() + 120
+    while (state := record(job_id).get("state")) not in ENDED:
+        assert time.monotonic() < end, said(folder)
+        time.sleep(0.1)
+    return state
+
+
+def said(folder: Path) -> str:
+    paths = [*folder.rglob("*.out"), *folder.rglob("*.log"), *folder.rglob("failures/*")]
+    return "\n".join(f"== {path}\n{path.read_text()}" for path in paths)
+
+
+def wait_for(event: str, folder: Path, job: Path) -> None:
+    end = time.monotonic() + 60
+    while not ((folder / "events").exists() and event in (folder / "events").read_text().splitlines()):
+        assert time.monotonic() < end, said(job)
+        time.sleep(0.05)
+
+
+def attempts(folder: Path) -> list[str]:
+    records = [json.loads(path.read_text()) for path in sorted(folder.rglob("attempts/attempt-*.json"))]
+    return [values["outcome"] for values in records]
+
+
+def test_what_a_script_says_is_obeyed():
+    cluster = ClusterConfig(
+        name="c", executor="local", tasks_per_node=3, cpus_per_task=2, time_minutes=5, grace_seconds=7
+    )
+    options = Options.of(sbatch_text(cluster, "hvc", Path("/jobs/one")))
+    assert options == Options(3, 2, 300, signal.SIGUSR2, 7, "/jobs/one/logs/slurm-%j.out", [None], None)
+
+
+def test_the_last_output_of_srun_counts():
+    words = [
+        "--unbuffered",
+        "--output",
+        "/a b",
+        "--cpu-bind=none",
+        "--output=/c",
+        "sh",
+        "-c",
+        "x --output=d",
+    ]
+    assert split(words) == ("/c", ["sh", "-c", "x --output=d"])
+    assert split(["--output", "/a", "true"]) == ("/a", ["true"])
+
+
+@pytest.mark.slow
+def test_ranks_meet_and_report(cluster, tmp_path):
+    report = run(cluster, tmp_path, steps=3)
+    assert wait(report.job_id, report.folder) == "COMPLETED", said(report.folder)
+    assert (tmp_path / "step").read_text() == "3"
+    assert attempts(report.folder) == ["done"]
+    assert Submission.read(report.folder).local
+    assert len(list((report.folder / "logs").rglob("rank-*.log"))) == 2
+
+
+@pytest.mark.slow
+def test_stopped_it_saves_and_goes_on(cluster, tmp_path):
+    """SIGTERM to what looks after the job: as a preemption does."""
+    report = run(cluster, tmp_path, steps=20, step_seconds=0.1)
+    wait_for("step 2", tmp_path, report.folder)
+    os.kill(int(report.job_id), signal.SIGTERM)
+    assert wait(report.job_id, report.folder) == "COMPLETED", said(report.folder)
+    assert attempts(report.folder) == ["stopped", "done"]
+    first, second = [line for line in (tmp_path / "events").read_text().splitlines() if "attempt" in line]
+    assert first == "attempt 1 from 0"
+    assert int(second.removeprefix("attempt 2 from ")) > 2
+    assert (tmp_path / "step").read_text() == "20"
+
+
+def test_a_failing_rank_ends_the_others(cluster, tmp_path):
+    report = run(cluster, tmp_path, steps=3, failing_rank=1)
+    assert wait(report.job_id, report.folder) == "FAILED"
+    assert "this rank was told to fail" in said(report.folder)
+
+
+def test_nothing_outlives_what_looks_after_it(cluster, tmp_path):
+    import psutil
+
+    report = run(cluster, tmp_path, steps=1000, step_seconds=0.1)
+    wait_for("step 2", tmp_path, report.folder)
+    runner = psutil.Process(int(report.job_id))
+    family = runner.children(recursive=True)
+    assert len(family) >= 4  # the script, srun, two ranks
+    runner.kill()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
