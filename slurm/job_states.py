@@ -86,7 +86,7 @@ def judge(
                 return Verdict(state, "for nodes that are down or drained")
             return Verdict(state, _PLAIN_REASONS.get(why, why))
         if state.alive:
-            return Verdict(state)
+            return Verdict(state, "asked to stop" if stop_asked else "")
         return _ended(state, slurm, record, stop_asked)
     if record is None:
         return Verdict(State.LOST, "Slurm knows nothing of it") if asked else Verdict(State.UNKNOWN)

@@ -55,3 +55,9 @@ def test_what_slurm_has_ended_is_not_alive(slurm, record, stop_asked):
 def test_why_it_waits_is_said_plainly():
     assert judge("PENDING", "Resources", None, stop_asked=False, asked=True).reason == "for free nodes"
     assert judge("PENDING", "QOSMaxJobs", None, stop_asked=False, asked=True).reason == "QOSMaxJobs"
+
+
+def test_what_was_asked_to_stop_and_has_not_yet_says_so():
+    record = Recorded(1, "running")
+    assert judge("RUNNING", "", record, stop_asked=True, asked=True).reason == "asked to stop"
+    assert judge("RUNNING", "", record, stop_asked=False, asked=True).reason == ""
