@@ -19,6 +19,7 @@ def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:
     """
     logs = shlex.quote(str(folder / "logs")) + "${SLURM_ARRAY_TASK_ID:+/task-$SLURM_ARRAY_TASK_ID}"
     return [
+        "trap : TERM  # what comes after srun has to run, too",
         f"HVC_LOGS={logs}",
         'mkdir -p "$HVC_LOGS"',
         "export HVC_ATTEMPT=1",
@@ -26,9 +27,8 @@ def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:
         '  [ -d "$HVC_LOGS/attempt-$HVC_ATTEMPT" ] || exit 1',
         "  HVC_ATTEMPT=$((HVC_ATTEMPT + 1))",
         "done",
-        f"export SLURM_NTASKS=$((SLURM_JOB_NUM_NODES * {tasks_per_node})) SLURM_NPROCS=$SLURM_NTASKS"
-        if tasks_per_node > 1
-        else "export SLURM_NTASKS=$SLURM_JOB_NUM_NODES SLURM_NPROCS=$SLURM_JOB_NUM_NODES",
+        f"export SLURM_NTASKS=$((SLURM_JOB_NUM_NODES * {tasks_per_node}))",
+        "export SLURM_NPROCS=$SLURM_NTASKS",
     ]
 
 
