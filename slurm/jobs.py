@@ -12,6 +12,7 @@ from typing import Any
 
 from hvc.base.errors import HvcError
 from hvc.pretrain.run_progress import RunProgress, progress_of
+from hvc.slurm import local
 from hvc.slurm.job_index import job_folders
 from hvc.slurm.job_records import first_words, newest_attempt
 from hvc.slurm.job_states import Recorded, State, judge
@@ -201,7 +202,7 @@ def _row(job: _Job, folder: Path, submission: Submission, known: Answer) -> JobR
     word, why = (slurm.state, slurm.reason) if slurm else (None, "")
     asked = not known.problem
     if submission.local:
-        word, asked = ("RUNNING" if _lives(submission.job_id) else None), True
+        word, asked = _of_machine(submission, job.job_id), True
     verdict = judge(word, why, job.record, stop_asked=job.stop_asked, asked=asked)
     reason = verdict.reason
     if verdict.state is State.FAILED and job.error:
@@ -220,6 +221,12 @@ def _row(job: _Job, folder: Path, submission: Submission, known: Answer) -> JobR
         ended=None if verdict.state.alive or record is None else record.ended,
         progress=progress,
     )
+
+
+def _of_machine(submission: Submission, job_id: str) -> str | None:
+    """The state of a job without Slurm, in Slurm's words; None where what looked after it was killed."""
+    state = local.record(job_id).get("state")
+    return state if state in local.ENDED or _lives(submission.job_id) else None
 
 
 def _lives(process: str) -> bool:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.files import write_atomic
+from hvc.slurm import local
 from hvc.slurm.job_choice import Chosen
 from hvc.slurm.job_states import State
 from hvc.slurm.jobfile import read as read_job
 from hvc.slurm.jobs import JobRow, list_jobs
 from hvc.slurm.requests import FOLDER, RESIZE, stop_file
 from hvc.slurm.resubmission import resubmit
-from hvc.slurm.submission import this_user
+from hvc.slurm.submission import Submission, this_user
 
 _SECONDS = 60
 
@@ -49,11 +50,8 @@ def cancel(chosen: Chosen, at_once: bool = False) -> Done:
     # Requests first: a task that is about to leave by itself must not be requeued.
     for row in alive:
         _request_stop(chosen.folder, row)
-    if chosen.submission.local:
-        os.kill(int(chosen.submission.job_id), signal.SIGKILL if at_once else signal.SIGTERM)
-    else:
-        _scancel([row.job_id for row in others])
-        _scancel([row.job_id for row in running], "--signal=USR2")
+    _signal(chosen.submission, running)
+    _end(chosen.submission, others)
     words = []
     if running:
         words.append(f"{_ids(running)}: saves at its next step and ends; `hvc requeue` goes on from there")
@@ -73,7 +71,7 @@ def requeue(chosen: Chosen) -> Done:
     running = [row for row in alive if row.state is State.RUNNING]
     if running:
         _forget(chosen, rows)
-        _scancel([row.job_id for row in running], "--signal=USR2")
+        _signal(chosen.submission, running)
         return Done(
             f"{_ids(running)}: saves at its next step, and goes back into the queue", _job_ids(running)
         )
@@ -117,6 +115,23 @@ def _forget(chosen: Chosen, rows: Iterable[JobRow]) -> None:
     """Take back requests to stop."""
     for task in {None, *(row.task for row in rows)}:
         stop_file(chosen.folder, task).unlink(missing_ok=True)
+
+
+def _signal(submission: Submission, rows: Sequence[JobRow]) -> None:
+    """Ask the ranks of running jobs to save and leave."""
+    if submission.local and rows:
+        os.kill(int(submission.job_id), signal.SIGTERM)  # which hands it on to the ranks
+    elif not submission.local:
+        _scancel(_job_ids(rows), "--signal=USR2")
+
+
+def _end(submission: Submission, rows: Sequence[JobRow]) -> None:
+    """Take jobs out of the queue, and end their processes."""
+    if submission.local:
+        for row in rows:
+            local.request(row.job_id, "cancel")
+    else:
+        _scancel(_job_ids(rows))
 
 
 def _scancel(job_ids: Sequence[str], *options: str) -> None:
@@ -164,6 +179,6 @@ def resize(chosen: Chosen, nodes: int) -> Done:
     write_atomic(chosen.folder / FOLDER / RESIZE, json.dumps({"nodes": nodes}) + "\n")
     many = f"{nodes} node{'s' if nodes > 1 else ''}"
     if row.state is State.RUNNING:
-        _scancel([row.job_id], "--signal=USR2")
+        _signal(submission, [row])
         return Done(f"job {row.job_id} saves at its next step and goes on with {many}", (row.job_id,))
     return Done(f"job {row.job_id} makes its next step and then goes on with {many}", (row.job_id,))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvc.base.errors import HvcError
+from hvc.slurm import local
 from hvc.slurm.submission import Submission
 
 _SECONDS = 60
@@ -30,8 +31,6 @@ def resubmit(
 
     Raises HvcError when Slurm refuses, or a script is missing.
     """
-    if submission.local:
-        raise HvcError(f"{folder.name} ran on this machine: submit it again, it goes on where it was")
     options = [] if nodes is None else [f"--nodes={nodes}"]
     if submission.array is not None and tasks is not None:
         options.append(f"--array={','.join(map(str, tasks))}")
@@ -53,6 +52,10 @@ def _queue(folder: Path, submission: Submission, job_id: str, options: Sequence[
     script = folder / f"{job_id}_submission.sh"
     if not script.is_file():
         raise HvcError(f"{script} is missing, so nothing can be submitted again; use `hvc submit`")
+    if submission.local:  # all tasks of an array: what is done is found done
+        new_id = local.start(script)
+        _hand_on(folder, job_id, new_id)
+        return new_id
     command = ["sbatch", "--parsable", *options, str(script)]
     workdir = submission.workdir if Path(submission.workdir).is_dir() else str(folder)
     try:
