@@ -1021,7 +1021,8 @@ def _show_submitted(
         lines = [f"#   {line}" for line in config.to_yaml().splitlines()]
         typer.echo("\n".join(["\n\n".join(scripts), "# The stage's config, as it will be:", *lines]))
     else:
-        _show(values, as_json)
+        _show({key: value for key, value in values.items() if "sbatch" not in key}, as_json)
+        typer.echo(f"`hvc jobs` shows how it goes, `hvc logs {report.job_id}` what it says")
 
 
 def _finish(result: Result, as_json: bool) -> NoReturn:
