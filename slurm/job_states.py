@@ -82,9 +82,7 @@ def judge(
     if slurm is not None:
         state = _OF_SLURM.get(slurm, State.FAILED)
         if state is State.WAITING:
-            if why.startswith("Nodes required for job are"):
-                return Verdict(state, "for nodes that are down or drained")
-            return Verdict(state, _PLAIN_REASONS.get(why, why))
+            return Verdict(state, _why_it_waits(why, record))
         if state.alive:
             return Verdict(state, "asked to stop" if stop_asked else "")
         return _ended(state, slurm, record, stop_asked)
@@ -99,6 +97,16 @@ def judge(
     if not asked:
         return Verdict(State.UNKNOWN, f"last known: {record.outcome}")
     return Verdict(State.LOST, record.reason or f"Slurm knows nothing of it; last known: {record.outcome}")
+
+
+def _why_it_waits(why: str, record: Recorded | None) -> str:
+    if record is not None and record.outcome in ("failed", "hung", "lost"):
+        return f"after attempt {record.attempt} {record.outcome}: {record.reason}"
+    if record is not None and why == "BeginTime":  # a requeued job waits until its credentials expire
+        return ""
+    if why.startswith("Nodes required for job are"):
+        return "for nodes that are down or drained"
+    return _PLAIN_REASONS.get(why, why)
 
 
 def _ended(state: State, slurm: str, record: Recorded | None, stop_asked: bool) -> Verdict:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +26,7 @@ _COLOURS = {
 }
 _IN_ORDER = [State.FAILED, State.LOST, *(state for state in State)]
 _MOST_TASKS = 20
+_WORDS = 160
 _Cells = list[str | Text]
 
 
@@ -108,8 +110,12 @@ def _shown_tasks(tasks: Sequence[JobRow], everything: bool) -> Sequence[JobRow]:
     if everything:
         return tasks
     quiet = (State.WAITING, State.DONE)
-    loud = [row for row in tasks if row.state not in quiet or row.progress is not None]
+    loud = [row for row in tasks if row.state not in quiet or row.progress or _comes_back(row)]
     return sorted(loud, key=lambda row: _IN_ORDER.index(row.state))[:_MOST_TASKS]
+
+
+def _comes_back(row: JobRow) -> bool:
+    return row.state is State.WAITING and row.attempt is not None
 
 
 def _cells(row: JobRow, indent: str, name: str, age: str) -> _Cells:
@@ -126,10 +132,13 @@ def _cells(row: JobRow, indent: str, name: str, age: str) -> _Cells:
 
 def _state(row: JobRow) -> Text:
     words = str(row.state)
-    if row.state is State.WAITING and row.attempt is not None:
+    if _comes_back(row):
         words = "waiting to go on"
     if row.reason and row.state is not State.FAILED:
-        words += f" {row.reason}" if row.reason.startswith(("for ", "behind ")) else f": {row.reason}"
+        words += (
+            f" {row.reason}" if row.reason.startswith(("for ", "behind ", "after ")) else f": {row.reason}"
+        )
+        words = shorten(words, _WORDS)
     return Text(words, _COLOURS.get(row.state, ""))
 
 

@@ -61,3 +61,11 @@ def test_what_was_asked_to_stop_and_has_not_yet_says_so():
     record = Recorded(1, "running")
     assert judge("RUNNING", "", record, stop_asked=True, asked=True).reason == "asked to stop"
     assert judge("RUNNING", "", record, stop_asked=False, asked=True).reason == ""
+
+
+def test_what_waits_for_its_next_attempt_says_how_the_last_one_ended():
+    failed = Recorded(3, "failed", "rank 0: OSError: no space")
+    said = judge("PENDING", "BeginTime", failed, stop_asked=False, asked=True).reason
+    assert said == "after attempt 3 failed: rank 0: OSError: no space"
+    assert judge("PENDING", "BeginTime", Recorded(1, "stopped"), stop_asked=False, asked=True).reason == ""
+    assert judge("PENDING", "BeginTime", None, stop_asked=False, asked=True).reason == "for its begin time"
