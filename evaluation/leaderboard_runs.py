@@ -17,6 +17,7 @@ from hvc.evaluation.leaderboard import UNKNOWN, Entry, Measured, Picture, Unscor
 from hvc.evaluation.measures import MAIN
 from hvc.evaluation.published import headline_of
 from hvc.pretrain.mlflow_client import is_missing, shown
+from hvc.pretrain.run_at_server import GROUP
 from hvc.pretrain.runs import record_seconds, state_of
 
 _PAGE = 1000
@@ -70,7 +71,7 @@ def collect(client: Any, uri: str, experiment: str | None) -> tuple[list[Measure
             f"MLflow at {public(uri)} stopped answering: {shown(error, uri)}; run the same command again"
         ) from None
     now = time.time()
-    bare = [run for run in runs if not found[run.info.run_id]]
+    bare = [run for run in runs if not found[run.info.run_id] and GROUP not in run.data.tags]
     return measured, [_unscored(run, names[run.info.experiment_id], now) for run in bare]
 
 

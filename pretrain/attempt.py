@@ -36,6 +36,8 @@ def attempt_line(
         "hvc.output": str(config.folder),
         "hvc.total_steps": str(planned_steps(config, data)),
     }
+    if config.tracking.parent:
+        tags["mlflow.parentRunId"] = config.tracking.parent  # the UI shows it below that one
     if "code.commit" in facts:
         tags["mlflow.source.git.commit"] = facts["code.commit"]  # the UI shows it
     return {

@@ -227,6 +227,8 @@ class TrackingConfig(Config):
     """Which checkpoints' `encoder.safetensors` becomes an artifact of the run, too."""
     pictures: int = Field(10, ge=0)
     """Times over the run that pictures of features, weights and curves are made, beside the end."""
+    parent: str | None = None
+    """Id of a run at MLflow that this one is shown below; by default it stands for itself."""
 
 
 _HOW_IT_IS_COMPUTED = {"zero_stage", "device", "channels_last", "compile", "recompute", "peak_tflops"}

@@ -9,6 +9,8 @@ from hvc.pretrain.mlflow_client import experiment_id, first_line, is_missing
 
 RUN_KEY = "hvc.run_key"
 """Tag that names a run before any server does, so that it is never made twice."""
+GROUP = "hvc.group"
+"""Tag of a run that only holds other runs together: nothing was trained or scored in it."""
 _log = logging.getLogger(__name__)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
 from hvc.pretrain.mlflow_client import connect, shown
+from hvc.pretrain.run_at_server import GROUP
 
 SILENT_SECONDS = 600.0
 """A running run that said nothing for longer, and for longer than a few records take, is silent."""
@@ -42,7 +43,7 @@ class RunRow:
     run_id: str
     experiment: str
     state: str
-    """running, silent for ..., stopped, goes on, finished, failed, or baseline."""
+    """running, silent for ..., stopped, goes on, finished, failed, baseline, or group of runs."""
     started: float
     """Seconds since 1970, as the next."""
     last_heard: float
@@ -160,6 +161,8 @@ def state_of(status: str, tags: Mapping[str, str], quiet: float, record_seconds:
     """
     if "hvc.baseline" in tags:
         return "baseline"
+    if GROUP in tags:
+        return "group of runs"
     if status != "RUNNING":
         return _STATES.get(status, status.lower())
     if quiet <= max(SILENT_SECONDS, _RECORDS * record_seconds):

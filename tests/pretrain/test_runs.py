@@ -251,3 +251,8 @@ def test_scores_over_all_sequences_come_first_and_the_best_step_wins():
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_run_that_only_holds_others_is_never_silent():
+    assert state_of("RUNNING", {"hvc.group": "pipeline"}, 1e9, 0.0) == "group of runs"
+    assert state_of("RUNNING", {}, 1e9, 0.0).startswith("silent")

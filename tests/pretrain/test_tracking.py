@@ -430,6 +430,13 @@ def test_a_run_of_an_older_version_goes_on(folder, uri):
     assert [step for step, _, _ in at_server(uri, run_id)["train/loss"]] == list(range(1, 10))
 
 
+def test_a_run_can_be_shown_below_another_one(folder, uri):
+    run_id = run_steps(track(folder, uri, tracking={"parent": "0123"}), 1, 2)
+    assert client_of(uri).get_run(run_id).data.tags["mlflow.parentRunId"] == "0123"
+    alone = run_steps(track(folder.with_name("alone"), uri), 1, 2)
+    assert "mlflow.parentRunId" not in client_of(uri).get_run(alone).data.tags
+
+
 def test_figures_of_a_node():
     figures = system_figures(3, Path("/dev/shm/not/there/yet"))
     assert {name.rpartition("/")[0] for name in figures} == {"system/node-3"}
