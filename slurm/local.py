@@ -127,15 +127,23 @@ class Runner:
             self._note(job_id, "PENDING")
         state = "CANCELLED" if not self._wait_for_others() else "COMPLETED"
         for job_id, task in zip(ids, self.options.array, strict=True):
-            own = self._task(job_id, task) if state != "CANCELLED" else "CANCELLED"
+            own = "CANCELLED"
+            if state != "CANCELLED" and not self._corresponding_done(task):
+                state = "FAILED"
+            elif state != "CANCELLED":
+                own = self._task(job_id, task)
+                state = own if own != "COMPLETED" else state
             self._note(job_id, own, int(record(job_id)["restarts"]))
-            state = own if own != "COMPLETED" else state
         self._note(me, state, int(record(me)["restarts"]))
+
+    def _others(self) -> list[tuple[str, str]]:
+        """(kind, job) of all that it depends on."""
+        words = [word.partition(":") for word in (self.options.dependency or "").split(",")]
+        return [(kind, job_id) for kind, _, ids in words for job_id in ids.split(":") if job_id]
 
     def _wait_for_others(self) -> bool:
         """Whether the jobs that it depends on have ended, and as it wants."""
-        kind, _, ids = (self.options.dependency or "").partition(":")
-        for job_id in filter(None, ids.split(":")):
+        for kind, job_id in self._others():
             while (state := record(job_id).get("state", "FAILED")) not in ENDED:
                 if self.asked_to_stop:
                     return False
@@ -143,6 +151,11 @@ class Runner:
             if kind == "afterok" and state != "COMPLETED":
                 return False
         return True
+
+    def _corresponding_done(self, task: int | None) -> bool:
+        """Of `aftercorr`: whether the task of the same number is done."""
+        ids = [job_id for kind, job_id in self._others() if kind == "aftercorr"]
+        return all(record(f"{job_id}_{task}").get("state") == "COMPLETED" for job_id in ids)
 
     def _task(self, job_id: str, task: int | None) -> str:
         restarts = 0
