@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hvc.evaluation.evaluate_config import EvaluateConfig
     from hvc.slurm.job_choice import Chosen
     from hvc.slurm.operations import Done
+    from hvc.slurm.pipeline_config import PipelineConfig
 
 _EXIT_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 
@@ -77,6 +78,12 @@ DryRun = Annotated[
 Unchecked = Annotated[
     bool,
     typer.Option("--unchecked", help="Don't look first whether paths, servers, partition are there."),
+]
+DefaultCluster = Annotated[
+    Path | None, typer.Option("--cluster", help="Cluster profile (YAML) of stages that name none.")
+]
+Only = Annotated[
+    str | None, typer.Option(help="Only these, e.g. `libby,blackswan`  [default: all, none may lack]")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 
@@ -848,6 +855,61 @@ def submit_evaluate(
     _submit_parts("evaluate", config, parts, cluster, dry_run, unchecked, as_json)
 
 
+@submit_app.command("pipeline", short_help="Submit shard -> train -> evaluate: what is not done yet.")
+def submit_pipeline_(
+    pipeline: Annotated[Path, typer.Argument(help="Pipeline (YAML), see configs/pipeline.yaml.")],
+    overrides: Overrides = None,
+    cluster: DefaultCluster = None,
+    dry_run: DryRun = False,
+    unchecked: Unchecked = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit the stages of a pipeline, each to begin when what it needs is done, and a report at the end.
+
+    What is done already, by the digests of configs and inputs, is left out, and so is what is under way:
+    after a failure, a kill or a change the same command submits just what is missing.
+    """
+    from hvc.slurm.pipeline_config import PipelineConfig
+
+    _submit_pipeline(PipelineConfig.load(pipeline, overrides), cluster, dry_run, unchecked, as_json)
+
+
+@submit_app.command("sweep", short_help="Train and score every combination of some settings.")
+def submit_sweep(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="KEY=A,B", help="Values of a setting; several make a grid."),
+    ] = None,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--evaluate",
+            metavar="'BENCHMARK DATA [key=value ...]'",
+            help="Score every member on this; may be given several times.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the sweep  [default: RECIPE's name-sweep]")] = None,
+    cluster: DefaultCluster = None,
+    evaluate_cluster: Annotated[
+        Path | None, typer.Option(help="Cluster profile of evaluations  [default: --cluster]")
+    ] = None,
+    dry_run: DryRun = False,
+    unchecked: Unchecked = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a training run per combination as one array, their evaluations, and a table of scores.
+
+    A member that fails leaves the others alone. State and outputs are in pipelines/NAME; the same command
+    again submits what is missing. `sweep:` in a pipeline does the same behind sharding.
+    """
+    from hvc.slurm.sweep_command import sweep_pipeline
+
+    config = sweep_pipeline(recipe, overrides or [], grid or [], evaluate or [], name, evaluate_cluster)
+    _submit_pipeline(config, cluster, dry_run, unchecked, as_json)
+
+
 @app.command(short_help="The whole way in small, on photos.")
 def demo(
     images: Annotated[
@@ -991,6 +1053,20 @@ def _submit(
 
     report = submit(stage, config, ClusterConfig.load(cluster), dry_run=dry_run, unchecked=unchecked)
     _show_submitted(report, [report.sbatch], config, dry_run, as_json)
+
+
+def _submit_pipeline(
+    config: "PipelineConfig", cluster: Path | None, dry_run: bool, unchecked: bool, as_json: bool
+) -> None:
+    from hvc.slurm.pipeline_submit import submit_pipeline
+    from hvc.slurm.pipeline_text import report_lines
+
+    file = str(cluster) if cluster else None
+    report = submit_pipeline(config, file, dry_run=dry_run, unchecked=unchecked)
+    if as_json:
+        _show(report.values(), as_json)
+    else:
+        typer.echo("\n".join(report_lines(report)))
 
 
 def _submit_parts(

@@ -81,6 +81,14 @@ def test_a_dry_run_needs_no_torch_no_cluster_and_no_data():
     assert not loaded & {"torch", "mlflow", "deepspeed"}
 
 
+def test_a_dry_run_of_a_pipeline_is_as_light():
+    cluster = str(ROOT / "configs" / "clusters" / "cpu.yaml")
+    pipeline = str(ROOT / "configs" / "pipeline.yaml")
+    loaded = modules_after(["submit", "pipeline", pipeline, "--cluster", cluster, "--dry-run"])
+    assert "hvc.slurm.pipeline_submit" in loaded
+    assert not loaded & {"torch", "mlflow", "deepspeed"}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -110,7 +118,9 @@ def test_every_command_explains_itself():
         "demo",
         "doctor",
     ]
-    for command in [[name] for name in commands] + [["submit", n] for n in ("shard", "train", "evaluate")]:
+    for command in [[name] for name in commands] + [
+        ["submit", n] for n in ("shard", "train", "evaluate", "pipeline", "sweep")
+    ]:
         done = subprocess.run([*HVC, *command, "--help"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "--json" in done.stdout, command
