@@ -16,6 +16,10 @@ class HvcError(ValueError):
     exit_code = EXIT_FAILED
 
 
+class PlaceError(HvcError):
+    """A folder or disk takes nothing: free space or other rights mend it, and the same again may work."""
+
+
 class PeerLostError(HvcError):
     """Another process of the same run is gone, and with it whatever they did together."""
 

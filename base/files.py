@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import PlaceError
 
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -29,7 +29,7 @@ def put_if_absent(made: Path, path: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write or replace a text file at once; HvcError names the file when that fails."""
+    """Write or replace a text file at once; PlaceError names the file when that fails."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise HvcError(f"cannot write {path}: {error.strerror}; free space or choose another") from None
+        raise PlaceError(f"cannot write {path}: {error.strerror}; free space or choose another") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, PlaceError
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _take(path: Path, output: str, deadline: float, kind: int, turn: Turn) -> in
         except FileNotFoundError:  # the last holder has just removed the folder
             continue
         except OSError as error:
-            raise HvcError(f"cannot write {path}: {error.strerror}; choose another output") from None
+            raise PlaceError(f"cannot write {path}: {error.strerror}; choose another output") from None
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:

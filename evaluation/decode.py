@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hvc.base.errors import HvcError
 from hvc.evaluation.images import read_frame
-from hvc.evaluation.masks import read_mask
 from hvc.evaluation.sequences import Sequence
 
 AHEAD = 3
@@ -45,8 +44,7 @@ def decode_frames(sequence: Sequence, masks: dict[int, Path] | None = None) -> I
     try:
         for index in range(len(sequence.frames)):
             for following in range(index + len(waiting), min(index + AHEAD, len(sequence.frames))):
-                path = sequence.frames[following]
-                waiting.append(pool.submit(_decode, following, path, given.get(following)))
+                waiting.append(pool.submit(_decode, sequence, following, given.get(following)))
             frame = waiting.popleft().result()
             size = size or frame.size
             check_size(frame.size, size, sequence.frames[index], sequence.frames[0])
@@ -58,8 +56,9 @@ def decode_frames(sequence: Sequence, masks: dict[int, Path] | None = None) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def _decode(index: int, path: Path, mask: Path | None) -> DecodedFrame:
-    return DecodedFrame(index, read_frame(path), None if mask is None else read_mask(mask))
+def _decode(sequence: Sequence, index: int, mask: Path | None) -> DecodedFrame:
+    image = read_frame(sequence.frames[index])
+    return DecodedFrame(index, image, None if mask is None else sequence.read_mask(mask))
 
 
 def check_size(found: tuple[int, int], size: tuple[int, int], path: Path, first: Path) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import PlaceError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Stop
 from hvc.data_prep.pool import in_processes
@@ -88,7 +88,7 @@ def _writing(results: Results) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise HvcError(
+        raise PlaceError(
             f"cannot draw into {results.pictures}: {error.strerror or error}; labels and scores are kept: "
             "free some space, and the same command draws what is missing"
         ) from None
@@ -123,5 +123,5 @@ def _of_all(
         yield from draw_overview(sequences, results.labels, summary, scorer.headline, folder, title)
     extractor = extractor_of(method, config, kind)
     if extractor is not None:
-        size = config.protocol.input_size
-        yield from draw_features(sequences, lambda image: extractor.features(image, size), folder)
+        size, how = config.protocol.input_size, config.protocol.image_resize
+        yield from draw_features(sequences, lambda image: extractor.features(image, size, how), folder)

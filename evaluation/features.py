@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hvc.base.errors import HvcError
+from hvc.evaluation.protocol import Resize
 from hvc.pretrain.architecture import Architecture, is_import_path
 from hvc.pretrain.encoder_file import EncoderMetadata, check_state, read_encoder
 from hvc.pretrain.trunk import Trunk, TrunkModule, initialise, tracking_features
@@ -28,7 +29,9 @@ InputSize = int | tuple[int, int] | None
 class Extractor(typing.Protocol):
     """Anything that turns images into feature maps; `Encoder` is the one of this project."""
 
-    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
+    def features(
+        self, image: NDArray[np.uint8], input_size: InputSize = None, resize: Resize = "aligned"
+    ) -> Tensor:
         """Uint8 RGB [H, W, 3] -> [C, h, w], normalised to length 1 over C."""
         ...
 
@@ -81,16 +84,19 @@ class Encoder:
         return cls(untrained_trunk(seed, architecture).to(device), IMAGENET_MEAN, IMAGENET_STD)
 
     @torch.inference_mode()
-    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
+    def features(
+        self, image: NDArray[np.uint8], input_size: InputSize = None, resize: Resize = "aligned"
+    ) -> Tensor:
         """Uint8 RGB [H, W, 3] -> [C, h, w], normalised to length 1 over C.
 
         Args:
             image: at its own size.
-            input_size: shorter side in pixels, or (height, width), to scale to first (bilinear, corners
-                aligned, also upwards); None keeps the size. With HVC's strides h = ceil(H/8) and
+            input_size: shorter side in pixels, or (height, width), to scale to first (bilinear without
+                smoothing, also upwards); None keeps the size. With HVC's strides h = ceil(H/8) and
                 w = ceil(W/8).
+            resize: how, see `Protocol.image_resize`.
         """
-        batch = _normalised(image, self._mean, self._std, input_size)
+        batch = _normalised(image, self._mean, self._std, input_size, resize)
         return F.normalize(tracking_features(self.trunk, batch)[0], dim=0)
 
 
@@ -104,9 +110,11 @@ class MergedExtractor:
         self.first, self.second, self.weight = first, second, weight
 
     @torch.inference_mode()
-    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
+    def features(
+        self, image: NDArray[np.uint8], input_size: InputSize = None, resize: Resize = "aligned"
+    ) -> Tensor:
         """Uint8 RGB [H, W, 3] -> [C1 + C2, h, w]; HvcError when the encoders' strides differ."""
-        maps = self.first.features(image, input_size), self.second.features(image, input_size)
+        maps = [one.features(image, input_size, resize) for one in (self.first, self.second)]
         sizes = [f"{found.shape[1]} x {found.shape[2]}" for found in maps]
         if sizes[0] != sizes[1]:
             raise HvcError(
@@ -124,22 +132,26 @@ class PixelExtractor:
         self._std = torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1)
 
     @torch.inference_mode()
-    def features(self, image: NDArray[np.uint8], input_size: InputSize = None) -> Tensor:
+    def features(
+        self, image: NDArray[np.uint8], input_size: InputSize = None, resize: Resize = "aligned"
+    ) -> Tensor:
         """Uint8 RGB [H, W, 3] -> [192, ceil(H/8), ceil(W/8)]; pixels at the edge are repeated."""
-        batch = _normalised(image, self._mean, self._std, input_size)
+        batch = _normalised(image, self._mean, self._std, input_size, resize)
         height, width = batch.shape[-2:]
         filled = F.pad(batch, (0, -width % CELL, 0, -height % CELL), mode="replicate")
         return F.normalize(F.pixel_unshuffle(filled, CELL)[0], dim=0)
 
 
-def _normalised(image: NDArray[np.uint8], mean: Tensor, std: Tensor, input_size: InputSize) -> Tensor:
+def _normalised(
+    image: NDArray[np.uint8], mean: Tensor, std: Tensor, input_size: InputSize, resize: Resize
+) -> Tensor:
     """[1, 3, H, W] with the statistics' device and dtype, scaled as asked."""
     pixels = torch.tensor(np.ascontiguousarray(image), device=mean.device)
     batch = ((pixels.permute(2, 0, 1).to(mean.dtype) / 255 - mean) / std)[None]
     if input_size is None:
         return batch
     size = scaled_size(image.shape[0], image.shape[1], input_size)
-    return F.interpolate(batch, size, mode="bilinear", align_corners=True)
+    return F.interpolate(batch, size, mode="bilinear", align_corners=resize == "aligned")
 
 
 def scaled_size(height: int, width: int, input_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def track_joints(
     for frame in decode_frames(sequence):
         if stop():
             return
-        features = encoder.features(frame.image, protocol.input_size)
+        features = encoder.features(frame.image, protocol.input_size, protocol.image_resize)
         grid = features.shape[1], features.shape[2]
         if frame.index == 0:
             maps = heat_maps(_to_cells(first, frame.size, protocol, grid), grid)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, PlaceError
 from hvc.evaluation.images import load_image
 
 VOID = 255
@@ -16,13 +16,16 @@ MAX_IDS = 64
 """More ids than this in one mask mean that it is a picture, not a label map."""
 
 
-def read_mask(path: Path, *, black_and_white: bool = True) -> NDArray[np.uint8]:
+def read_mask(
+    path: Path, *, black_and_white: bool = True, single_object: bool = False
+) -> NDArray[np.uint8]:
     """Read a palette or grey PNG as object ids, uint8 [H, W]: 0 background, 1..254 objects, 255 void.
 
     Args:
         path: the file.
         black_and_white: a grey mask of only 0 and 255 is a single-object mask and comes back as 0 and
             1. Without it 255 stays void: a frame of several objects may show none of them.
+        single_object: there is one object only, so that 255 alone is it in a palette mask, too.
 
     Raises HvcError when the file is missing, damaged, larger than 64 megapixels or no label map.
     """
@@ -34,7 +37,8 @@ def read_mask(path: Path, *, black_and_white: bool = True) -> NDArray[np.uint8]:
             f"{path}: {len(present)} different values are too many for object ids; "
             "is it a picture, or a mask with softened edges? Save hard ids 0, 1, 2, ..."
         )
-    if black_and_white and image.mode != "P" and set(present.tolist()) <= {0, VOID}:
+    one = single_object or (black_and_white and image.mode != "P")
+    if one and set(present.tolist()) <= {0, VOID}:
         ids = (ids > 0).astype(np.uint8)
     return ids
 
@@ -60,7 +64,7 @@ def write_mask(path: Path, labels: NDArray[np.uint8]) -> None:
         image.save(path, format="PNG")
     except OSError as error:
         reason = error.strerror or error
-        raise HvcError(f"cannot write {path}: {reason}; free space or choose another output") from None
+        raise PlaceError(f"cannot write {path}: {reason}; free space or choose another output") from None
 
 
 @cache

@@ -9,7 +9,7 @@ from torch import Tensor
 from hvc.evaluation.context import context_counts
 from hvc.evaluation.memory import Frame, Memory
 from hvc.evaluation.propagation import propagate_masks
-from hvc.evaluation.protocol import LabelResize, Protocol
+from hvc.evaluation.protocol import Protocol, Resize
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Propagator:
         return new
 
 
-def _on_grid(masks: Tensor, grid: Tensor, how: LabelResize) -> Tensor:
+def _on_grid(masks: Tensor, grid: Tensor, how: Resize) -> Tensor:
     """bool [M, H, W] -> soft [h, w, M], bilinear without smoothing."""
     return _resized(masks.to(grid), (grid.shape[0], grid.shape[1]), how).permute(1, 2, 0).contiguous()
 
@@ -121,12 +121,12 @@ def _as_is(maps: Tensor, grid: Tensor) -> Tensor:
     return maps.to(grid).permute(1, 2, 0).contiguous()
 
 
-def upsample(masks: Tensor, size: tuple[int, int], how: LabelResize = "aligned") -> tuple[Tensor, Tensor]:
+def upsample(masks: Tensor, size: tuple[int, int], how: Resize = "aligned") -> tuple[Tensor, Tensor]:
     """Soft masks [h, w, M] -> (channel with the largest value, that value), both [H, W] = size."""
     confidence, channel = _resized(masks.permute(2, 0, 1), size, how).max(0)
     return channel, confidence
 
 
-def _resized(maps: Tensor, size: tuple[int, int], how: LabelResize) -> Tensor:
+def _resized(maps: Tensor, size: tuple[int, int], how: Resize) -> Tensor:
     """[M, H, W] -> [M, h, w]."""
     return F.interpolate(maps[None], size, mode="bilinear", align_corners=how == "aligned")[0]

@@ -7,7 +7,7 @@ from pydantic import Field
 from hvc.base.config import Config
 
 Pixels = Annotated[int, Field(ge=8)]
-LabelResize = Literal["aligned", "half-pixel"]
+Resize = Literal["aligned", "half-pixel"]
 Precision = Literal["float32", "float16"]
 
 
@@ -40,7 +40,10 @@ class Protocol(Config):
     input_size: Pixels | tuple[Pixels, Pixels] | None = None
     """Shorter image side in pixels for the network, or [height, width] whatever the image's shape; null
     keeps the size. Labels keep the image's size."""
-    label_resize: LabelResize = "aligned"
+    image_resize: Resize = "aligned"
+    """How images are scaled to `input_size`, bilinear without smoothing, in the two ways of
+    `label_resize`."""
+    label_resize: Resize = "aligned"
     """How masks go to the feature grid and back, bilinear: corners on corners as in HVC, or OpenCV's way
     (centres of pixels at halves) as in CRW and what builds on it."""
     first_frame: Literal["resampled", "given"] = "resampled"

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import PlaceError
 from hvc.base.stage import Stop
 from hvc.data_prep.lock import BusyError, sole_writer
 from hvc.evaluation.evaluate_config import EvaluateConfig
@@ -91,7 +91,7 @@ def count_labels(labels: Path, name: str) -> int:
 def results_of(config: EvaluateConfig, method: Method) -> Results:
     """Weights, data and protocol name the folder: results of one are never taken for another's.
 
-    Raises HvcError when it cannot be written.
+    Raises PlaceError when it cannot be written.
     """
     seed = "" if method.seedless else config.seed
     key = f"{method.sha256}/{seed}/{config.protocol.digest()}/{config.data}"
@@ -102,7 +102,7 @@ def results_of(config: EvaluateConfig, method: Method) -> Results:
     try:
         results.pictures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HvcError(
+        raise PlaceError(
             f"cannot write to {results.folder}: {error.strerror}; choose another --output"
         ) from None
     return results

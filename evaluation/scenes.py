@@ -77,7 +77,7 @@ class Scene:
 
     def _with_labels(self, index: int, size: Size, path: Path) -> Image.Image:
         """Scaled first and drawn over afterwards, so that contours stay crisp at any size."""
-        ids = Image.fromarray(read_mask(path)).resize(size, Image.Resampling.NEAREST)
+        ids = Image.fromarray(self._sequence.read_mask(path)).resize(size, Image.Resampling.NEAREST)
         return overlay(self.plain(index, size), np.asarray(ids), colours=self._colours)
 
     def _with_joints(self, index: int, size: Size, joints: list[Point]) -> Image.Image:

@@ -44,31 +44,9 @@ class Sequence:
         """Whether every result has ground truth, so that the sequence can be scored."""
         return self.joints is not None or all(self.annotations[index] is not None for index in self.results)
 
-
-def read_annotations(sequence: Sequence) -> NDArray[np.uint8]:
-    """Ground-truth masks of the results, uint8 [T, H, W]; 0 and 1 only when the sequence is single-object.
-
-    Raises HvcError when a frame has none or the sizes differ.
-    """
-    masks: list[NDArray[np.uint8]] = []
-    first: Path | None = None
-    for index in sequence.results:
-        path = sequence.annotations[index]
-        if path is None:
-            name = sequence.frames[index].name
-            raise HvcError(f"sequence {sequence.name}: {name} has no annotation, it cannot be scored")
-        first = first or path
-        mask = read_mask(path)
-        if masks and mask.shape != masks[0].shape:
-            raise HvcError(f"{path}: {_size(mask)}, but {first} is {_size(masks[0])}")
-        masks.append(mask)
-    stack = np.stack(masks)
-    return to_single_object(stack) if sequence.single_object else stack
-
-
-def to_single_object(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Ids -> 1 where there is anything but background (void included, as officially), else 0."""
-    return (labels != 0).astype(np.uint8)
+    def read_mask(self, path: Path) -> NDArray[np.uint8]:
+        """One of its masks as ids, see `masks.read_mask`."""
+        return read_mask(path, single_object=self.single_object)
 
 
 def object_ids(sequence: Sequence, masks: dict[int, Path] | None = None) -> NDArray[np.uint8]:
@@ -79,7 +57,7 @@ def object_ids(sequence: Sequence, masks: dict[int, Path] | None = None) -> NDAr
     paths = sequence.masks if masks is None else masks
     present = np.zeros(256, bool)
     for path in paths.values():
-        present |= np.bincount(read_mask(path).ravel(), minlength=256) > 0
+        present |= np.bincount(sequence.read_mask(path).ravel(), minlength=256) > 0
     present[0] = True
     present[VOID if sequence.classes is None else sequence.classes :] = False
     if present.sum() == 1 and sequence.classes is None:
@@ -108,7 +86,3 @@ def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
     """frame2 before frame10, whether numbers are padded or not."""
     parts = re.findall(r"\d+|\D+", path.stem)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
-
-
-def _size(mask: NDArray[np.uint8]) -> str:
-    return f"{mask.shape[1]} x {mask.shape[0]} pixels"

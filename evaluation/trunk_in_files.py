@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from hvc.base.errors import HvcError, UsageError
+from hvc.base.errors import HvcError, PlaceError, UsageError
 from hvc.base.files import read_json
 from hvc.base.storage import MissingError, open_store, sha256_file
 from hvc.evaluation.tracked import RUN_NOTE
@@ -79,7 +79,7 @@ def _from_bucket(reference: str) -> Trunk:
     except MissingError as error:
         raise HvcError(f"{reference}: no such checkpoint ({error})") from None
     except OSError as error:
-        raise HvcError(f"cannot copy {reference} to {path}: {error.strerror}; free some space") from None
+        raise PlaceError(f"cannot copy {reference} to {path}: {error.strerror}; free some space") from None
     if path.suffix in _THEIRS:
         return _imported(reference, path)
     return _from_file(reference, path, folder)

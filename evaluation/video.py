@@ -14,7 +14,6 @@ from hvc.evaluation.features import Extractor
 from hvc.evaluation.images import picture_size
 from hvc.evaluation.joint_files import read_joint_positions
 from hvc.evaluation.joints import FrameJoints
-from hvc.evaluation.masks import read_mask
 from hvc.evaluation.propagator import Propagator, upsample
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.sequences import Sequence, object_ids
@@ -49,7 +48,7 @@ def propagate(
     for frame in decode_frames(sequence, masks):
         if stop():
             return
-        features = encoder.features(frame.image, protocol.input_size)
+        features = encoder.features(frame.image, protocol.input_size, protocol.image_resize)
         soft = propagator.step(features, None if frame.mask is None else _one_hot(frame.mask, ids))
         if frame.index not in results:
             yield FrameLabels(frame.index, None)
@@ -84,7 +83,7 @@ def copy_first(
         if stop():
             return
         if index in masks:
-            given = _known(read_mask(masks[index]), ids)
+            given = _known(sequence.read_mask(masks[index]), ids)
             check_size((given.shape[0], given.shape[1]), size, masks[index], sequence.frames[0])
             new = set(np.unique(given).tolist()) - known
             labels = np.where(np.isin(given, list(new)), given, labels)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, PlaceError
 from hvc.base.stage import Stop, never
 
 if TYPE_CHECKING:  # torch is imported when signals are taken care of, not before
@@ -150,7 +150,7 @@ def _receive(tasks: BinaryIO, waiting: "queue.SimpleQueue[Any]") -> None:
 
 def _portable(event: Event) -> Event:
     """An error with its traceback in words, which would not go through a pipe otherwise."""
-    if not isinstance(event, Failed) or type(event.error) is HvcError:
+    if not isinstance(event, Failed) or type(event.error) in (HvcError, PlaceError):
         return event
     words = "".join(traceback.format_exception(event.error))
     try:

@@ -6,6 +6,7 @@ from evaluation_layouts import davis2016, davis2017, put_list
 from PIL import Image
 
 from hvc.base.errors import HvcError
+from hvc.evaluation.checks import check_sequences
 from hvc.evaluation.davis_layout import (
     TEST_DEV_2017,
     VAL_2016,
@@ -17,7 +18,11 @@ from hvc.evaluation.davis_layout import (
     read_davis2017,
     read_test_dev,
 )
-from hvc.evaluation.sequences import read_annotations
+from hvc.evaluation.davis_metrics import MaskScorer
+from hvc.evaluation.features import PixelExtractor
+from hvc.evaluation.masks import palette, write_mask
+from hvc.evaluation.presets import PRESETS
+from hvc.evaluation.video import copy_first, propagate
 
 
 def names(sequences):
@@ -33,7 +38,7 @@ def test_without_a_list_2016_gives_what_is_there(tmp_path):
     assert bear.annotated
     assert [path.name for path in bear.frames] == [f"{index:05d}.jpg" for index in range(4)]
     assert bear.masks == {0: bear.annotations[0]}
-    assert set(np.unique(read_annotations(bear))) == {0, 1}
+    assert set(np.unique(bear.read_mask(bear.masks[0]))) == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -89,13 +94,29 @@ def test_2017_is_several_objects_and_merged_is_its_sequences_of_2016(tmp_path):
     # what is not there counts, so that a score over two is known as one of a subset
     assert davis2017_names(root) == ["bike-packing", "blackswan", "gone"]
     assert not both[0].single_object
-    assert set(np.unique(read_annotations(both[0]))) == {0, 1, 2}
+    assert set(np.unique(both[0].read_mask(both[0].masks[0]))) == {0, 1, 2}
     (merged,) = read_davis2016_merged(root)
     assert merged.name == "blackswan"
     assert merged.single_object
-    assert set(np.unique(read_annotations(merged))) == {0, 1}
     # what is propagated are the objects, not what they are merged to
     assert set(np.unique(np.asarray(Image.open(merged.masks[0])))) == {0, 1, 2}
+
+
+def test_a_palette_mask_of_255_shows_the_one_object(tmp_path):
+    root = davis2016(tmp_path, "swan")
+    grey = [np.asarray(Image.open(path)) for path in sorted((root / "Annotations/480p/swan").iterdir())]
+    for index, mask in enumerate(grey):
+        image = Image.fromarray(mask, mode="P")
+        image.putpalette(palette().tobytes())
+        image.save(root / f"Annotations/480p/swan/{index:05d}.png")
+    (swan,) = read_davis2016(root)
+    check_sequences([swan])
+    for frame in (next(propagate(swan, PixelExtractor(), PRESETS["crw"])), next(copy_first(swan))):
+        np.testing.assert_array_equal(frame.labels, grey[0] // 255)
+    for index, mask in enumerate(grey):
+        write_mask(tmp_path / f"results/swan/{index:05d}.png", mask // 255)
+    scorer = MaskScorer(merged=True)
+    assert scorer.summarise({"swan": scorer.score(swan, tmp_path / "results")}).scores["jf_mean"] == 100
 
 
 def test_without_its_lists_2017_keeps_to_the_official_ones(tmp_path):
@@ -155,7 +176,8 @@ def test_the_real_davis(shared):
     sequences = read_davis2016(shared / "data" / "davis2016")
     lengths = {sequence.name: len(sequence.frames) for sequence in sequences}
     assert lengths == {"blackswan": 50, "car-shadow": 40, "libby": 49, "scooter-black": 43}
-    assert read_annotations(sequences[1]).shape == (40, 480, 854)
-    assert set(np.unique(read_annotations(sequences[1]))) == {0, 1}
+    masks = [sequences[1].read_mask(path) for path in sequences[1].annotations if path is not None]
+    assert {mask.shape for mask in masks} == {(480, 854)}
+    assert set(np.unique(masks)) == {0, 1}
     with pytest.raises(HvcError, match="is a mask of 0 and 255"):
         read_davis2016_merged(shared / "data" / "davis2016")

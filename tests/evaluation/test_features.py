@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.features import Encoder, MergedExtractor, PixelExtractor, scaled_size
+from hvc.evaluation.features import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Encoder,
+    MergedExtractor,
+    PixelExtractor,
+    scaled_size,
+)
 from hvc.pretrain.encoder_file import EncoderMetadata, write_encoder
 from hvc.pretrain.trunk import Trunk, initialise
 
@@ -113,6 +120,27 @@ def test_the_shorter_side_is_scaled_or_the_size_is_as_asked(size, asked, expecte
 @pytest.mark.parametrize(("size", "cells"), [(None, (6, 8)), (32, (4, 6)), ((64, 24), (8, 3))])
 def test_maps_have_the_size_asked_for(extractor, size, cells):
     assert extractor.features(picture(41, 57), size).shape[1:] == cells
+
+
+@pytest.mark.parametrize("size", [(16, 24), (80, 72)])
+@pytest.mark.parametrize("resize", ["aligned", "half-pixel"])
+def test_images_are_scaled_with_corners_on_corners_or_as_opencv_does(size, resize):
+    """Where a pixel of the scaled image lies in the image, and the four around that place."""
+    image = picture()
+
+    def matrix(old, new):
+        rows = np.zeros((new, old))
+        for to in range(new):
+            place = to * (old - 1) / (new - 1) if resize == "aligned" else (to + 0.5) * old / new - 0.5
+            place = min(max(place, 0), old - 1)
+            rows[to, int(place)] += 1 - place % 1
+            rows[to, min(int(place) + 1, old - 1)] += place % 1
+        return rows
+
+    scaled = np.einsum("yh,hwc,xw->yxc", matrix(40, size[0]), image.astype(float), matrix(56, size[1]))
+    normalised = torch.from_numpy((scaled / 255 - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)
+    expected = F.normalize(F.pixel_unshuffle(normalised[None], 8)[0], dim=0).float()
+    torch.testing.assert_close(PixelExtractor().features(image, size, resize), expected, rtol=0, atol=1e-5)
 
 
 def test_pixels_are_those_of_the_cells_patch():

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from hvc.base.errors import HvcError
+from hvc.evaluation.checks import check_sequences
 from hvc.evaluation.folder_layout import folder_names, read_folder, read_folder_sequences
 from hvc.evaluation.masks import write_mask
-from hvc.evaluation.sequences import list_frames, read_annotations
+from hvc.evaluation.scored_masks import annotation
+from hvc.evaluation.sequences import list_frames
 
 
 def test_one_folder_or_many(tmp_path, video):
@@ -18,13 +20,14 @@ def test_one_folder_or_many(tmp_path, video):
     (alone,) = read_folder(one)
     assert alone.name == "one"
     assert alone.annotated
-    np.testing.assert_array_equal(read_annotations(alone), video.labels)
+    masks = [alone.read_mask(path) for path in alone.annotations if path is not None]
+    np.testing.assert_array_equal(masks, video.labels)
     first, second = read_folder(tmp_path / "mine")
     assert (first.name, second.name) == ("one", "two")
     assert not second.annotated
     assert second.masks == {0: second.annotations[0]}
     with pytest.raises(HvcError, match=r"sequence two: 00001.png has no annotation"):
-        read_annotations(second)
+        annotation(second, 1)
 
 
 def test_links_keep_their_names(tmp_path, video):
@@ -82,8 +85,8 @@ def test_a_frame_that_is_there_twice(tmp_path):
 def test_annotations_of_other_sizes_are_named(tmp_path, video):
     folder = video.write(tmp_path / "square")
     write_mask(folder / "masks" / "00003.png", np.zeros((4, 5), np.uint8))
-    with pytest.raises(HvcError, match=r"00003.png: 5 x 4 pixels, but .*00000.png is 96 x 72"):
-        read_annotations(read_folder(folder)[0])
+    with pytest.raises(HvcError, match=r"00003.png is 5 x 4 pixels, but the video is 96 x 72 .*00000.jpg"):
+        check_sequences(read_folder(folder))
 
 
 def test_some_of_many(tmp_path, video):

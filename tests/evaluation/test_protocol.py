@@ -37,10 +37,9 @@ def test_presets_differ_where_the_methods_do():
         "hvc",
         "sfc",
     }
-    assert {name for name, protocol in PRESETS.items() if protocol.label_resize == "aligned"} == {
-        "hvc",
-        "sfc",
-    }
+    for field in ("image_resize", "label_resize"):
+        aligned = {name for name, protocol in PRESETS.items() if getattr(protocol, field) == "aligned"}
+        assert aligned == {"hvc", "sfc"}
     assert {name for name, protocol in PRESETS.items() if protocol.joint_first_frame} == {"vfs"}
     assert len({protocol.digest() for protocol in PRESETS.values()}) == len(PRESETS)
 

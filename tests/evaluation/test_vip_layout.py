@@ -43,13 +43,13 @@ def test_the_usual_protocol_is_560_pixels_square_and_labels_keep_the_videos_size
     seen = []
 
     class Watched(PixelExtractor):
-        def features(self, image, input_size=None):
-            found = super().features(image, input_size)
-            seen.append(tuple(found.shape[1:]))
+        def features(self, image, input_size=None, resize="aligned"):
+            found = super().features(image, input_size, resize)
+            seen.append((*found.shape[1:], resize))
             return found
 
     labels = next(propagate(sequence, Watched(), PRESETS["crw-vip"])).labels
-    assert seen[0] == (70, 70)
+    assert seen[0] == (70, 70, "half-pixel")
     np.testing.assert_array_equal(labels, read_mask(sequence.masks[0]))
 
 

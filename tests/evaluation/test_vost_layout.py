@@ -9,7 +9,6 @@ from evaluation_video import make_video
 
 from hvc.base.errors import HvcError
 from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.sequences import read_annotations
 from hvc.evaluation.vost_layout import read_vost, vost_names
 
 
@@ -24,7 +23,8 @@ def test_annotated_frames_are_results_and_the_others_lead_to_them(tmp_path):
     )  # the 8th is after the last annotated one
     assert list(first.masks) == [0]
     assert first.annotated
-    np.testing.assert_array_equal(read_annotations(first), make_video(8, ids=(1, 2)).labels[::2])
+    masks = [first.read_mask(first.annotations[index]) for index in first.results]
+    np.testing.assert_array_equal(masks, make_video(8, ids=(1, 2)).labels[::2])
     check_sequences([first])
 
 
