@@ -2,10 +2,10 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hvc.evaluation.registered import Registered
+from hvc.evaluation.registered import Registered, version_at
 
 BEST_ALIAS = "best"
 _log = logging.getLogger(__name__)
@@ -25,7 +25,14 @@ def ranked(versions: Iterable[Registered], scores: Scores) -> list[Registered]:
     )
 
 
-def move_best(client: Any, alias: str, metric: str, best: Registered, better: Iterable[Registered]) -> bool:
+def move_best(
+    client: Any,
+    alias: str,
+    metric: str,
+    best: Registered,
+    better: Iterable[Registered],
+    score_now: Callable[[Registered], float],
+) -> bool:
     """Point the alias at a version, unless it points there or at a better one; whether it was moved.
 
     A model's alias follows one metric, the one of its tag `hvc.ALIAS`: numbers of different benchmarks or
@@ -33,6 +40,8 @@ def move_best(client: Any, alias: str, metric: str, best: Registered, better: It
 
     Args:
         better: versions that scored higher, but cannot be pointed to any more.
+        score_now: asks the server for a score; NaN where there is none that compares. The alias may have
+            been moved, by somebody who saw a later score, since `best` was found.
     """
     tag = f"hvc.{alias}"
     model = client.get_registered_model(best.model)
@@ -41,14 +50,21 @@ def move_best(client: Any, alias: str, metric: str, best: Registered, better: It
         return False
     if followed is None:
         client.set_registered_model_tag(best.model, tag, metric)
-    if str(model.aliases.get(alias)) in {best.version, *(item.version for item in better)}:
+    target = model.aliases.get(alias)
+    if str(target) in {best.version, *(item.version for item in better)}:
         return False
+    current = None if target is None else version_at(client, best.model, str(target))
+    if current is not None:
+        scores = {(item.run_id, item.step): score_now(item) for item in (current, best)}
+        if ranked([current, best], scores)[:1] == [current]:
+            return False
     client.set_registered_model_alias(best.model, alias, best.version)
     _log.info("%s@%s is now version %s, step %d", best.model, alias, best.version, best.step)
     return True
 
 
-def followed_metric(client: Any, model: str, alias: str) -> str | None:
-    """The metric that decides where a model's alias points; None where nothing has decided yet."""
-    tags = client.get_registered_model(model).tags
-    return str(tags[f"hvc.{alias}"]) if f"hvc.{alias}" in tags else None
+def followed_metric(client: Any, model: str, alias: str) -> tuple[str | None, str | None]:
+    """The metric that decides where a model's alias points, and the version there; None for none."""
+    found = client.get_registered_model(model)
+    metric, target = found.tags.get(f"hvc.{alias}"), found.aliases.get(alias)
+    return metric, None if target is None else str(target)

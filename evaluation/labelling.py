@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, PlaceError
 from hvc.base.stage import Stop
 from hvc.evaluation.devices import devices_for, threads_for
 from hvc.evaluation.evaluate_config import EvaluateConfig
@@ -39,7 +39,8 @@ class Labelled:
         if self.failures:
             lines = [str(error) for error in self.failures.values()]
             kept = f"{len(self.records)} other sequences are done and kept" if self.records else ""
-            raise HvcError("\n".join([*lines, kept] if kept else lines))
+            of_place = any(isinstance(error, PlaceError) for error in self.failures.values())
+            raise (PlaceError if of_place else HvcError)("\n".join([*lines, kept] if kept else lines))
 
 
 def label(
@@ -103,7 +104,8 @@ def _round(setting: Setting, tasks: list[Task], stop: Stop, done: Labelled, bar:
         elif isinstance(event, Failed):
             done.failures[event.name] = event.error
             bar.take_back(shown[event.name])
-            _log.warning("%s", event.error)
+            if len(tasks) > 1:  # what it was is said in the end
+                _log.warning("sequence %s failed; the others go on", event.name)
 
     devices = devices_for(setting.config, setting.device, [task.sequence for task in tasks])
     if len(devices) == 1:

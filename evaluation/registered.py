@@ -48,10 +48,16 @@ def registered(client: Any, experiment_id: str, seen: dict[str, str | None]) -> 
         token = page.token
         if not token:
             break
-    for run_id in {str(item.run_id) for item in found} - seen.keys():
-        seen[run_id] = _experiment_of(client, run_id)
-    wanted = [_read(item) for item in found if seen[str(item.run_id)] == experiment_id]
+    wanted = [
+        _read(item) for item in found if experiment_of(client, str(item.run_id), seen) == experiment_id
+    ]
     return sorted(wanted, key=lambda item: (item.time, item.step), reverse=True)
+
+
+def version_at(client: Any, model: str, number: str) -> Registered | None:
+    """One version of a model; None where training did not register it."""
+    version = client.get_model_version(model, number)
+    return _read(version) if _is_ours(version) else None
 
 
 def scores_by_step(client: Any, run_id: str, metric: str) -> dict[int, float]:
@@ -79,6 +85,13 @@ def _read(version: Any) -> Registered:
         time=int(tags.get("hvc.time") or version.creation_timestamp or 0),
         tags=tags,
     )
+
+
+def experiment_of(client: Any, run_id: str, seen: dict[str, str | None]) -> str | None:
+    """The id of a run's experiment, None for a deleted run; `seen` as in `registered`."""
+    if run_id not in seen:
+        seen[run_id] = _experiment_of(client, run_id)
+    return seen[run_id]
 
 
 def _experiment_of(client: Any, run_id: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
 from hvc.evaluation.evaluate_config import EvaluateConfig
+from hvc.evaluation.logged import Data, note_data, report_folder
 from hvc.evaluation.method import Method
 from hvc.evaluation.tracked import connect, shown
 from hvc.pretrain.mlflow_client import experiment_id
@@ -55,23 +56,36 @@ def _log_report(
         Metric(f"{report['metrics']}/{name}", value, report["evaluated"], step)
         for name, value in scores.items()
     ]
-    client.get_run(run_id)  # a run that is not there is noticed before anything is sent
+    run = client.get_run(run_id)  # a run that is not there is noticed before anything is sent
     there = {point.key: _newest(client, run_id, point) for point in points}
     if points and all(_is_very(there[point.key], point) for point in points):
         return  # of this very evaluation, so its files are there, too
-    folder = f"{report['metrics']}/step-{step:08d}"
+    folder, data = report_folder(report["metrics"], step), Data(report["data_digest"], report["sequences"])
+    if points:
+        note_data(client, run, report["metrics"], data)
     for path in pictures:
         client.log_artifact(run_id, str(path), folder)
     client.log_dict(run_id, report, f"{folder}/scores.json")
-    new = [point for point in points if not _same(there[point.key], point)]
+    new = [_newer(there[point.key], point) for point in points if not _same(there[point.key], point)]
     if new:
         client.log_batch(run_id, metrics=new)
+    if points:
+        note_data(client, client.get_run(run_id), report["metrics"], data)
 
 
 def _newest(client: Any, run_id: str, point: Any) -> Any:
     """The newest point of the same metric and step that the run has, or None."""
     points = [item for item in client.get_metric_history(run_id, point.key) if item.step == point.step]
     return max(points, key=lambda item: item.timestamp, default=None)
+
+
+def _newer(found: Any, point: Any) -> Any:
+    """The point, later than another score of its step: results of files that are back are older than it."""
+    from mlflow.entities import Metric
+
+    if found is None or found.timestamp < point.timestamp:
+        return point
+    return Metric(point.key, point.value, found.timestamp + 1, point.step)
 
 
 def _is_very(found: Any, point: Any) -> bool:

@@ -1,10 +1,13 @@
 """Watches an experiment: every checkpoint that training registers is evaluated, the best gets an alias.
 
-What was done is read from the runs themselves: a checkpoint whose run has the score at its step is done,
-whoever evaluated it. So a watcher can be killed, moved to another machine, or run twice.
+What was done is read from the runs themselves: a checkpoint whose run has the score at its step, of these
+very files, is done, whoever evaluated it. So a watcher can be killed, moved to another machine, or run
+twice.
 """
 
+import errno
 import logging
+import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -12,25 +15,34 @@ from pathlib import Path
 from typing import Any
 
 from hvc.base.addresses import public
-from hvc.base.errors import EXIT_FAILED, HvcError, UsageError
+from hvc.base.errors import EXIT_FAILED, HvcError, PlaceError, UsageError
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.base.storage import open_store
 from hvc.evaluation.benchmarks import BENCHMARKS
 from hvc.evaluation.best_alias import BEST_ALIAS, followed_metric, move_best, ranked
 from hvc.evaluation.evaluate import run
 from hvc.evaluation.evaluate_config import EvaluateConfig
+from hvc.evaluation.finished import dataset_digest, sequence_digests
 from hvc.evaluation.method import merged_suffix
 from hvc.evaluation.naming import metrics_path, subset_suffix
 from hvc.evaluation.one_sequence import is_scored
-from hvc.evaluation.registered import Registered, find_experiment, registered, scores_by_step
+from hvc.evaluation.registered import (
+    Registered,
+    experiment_of,
+    find_experiment,
+    registered,
+)
 from hvc.evaluation.resolve import pinned, resolve
+from hvc.evaluation.scores_of_data import ScoresOfData
 from hvc.evaluation.scoring import scorer_of
+from hvc.evaluation.sequences import Sequence
 from hvc.evaluation.tracked import shown, tracking_uri
 from hvc.evaluation.version_claim import VersionClaims
 from hvc.pretrain.marker import COMPLETE
 from hvc.pretrain.runs import open_tracking
 
 _POLL_SECONDS = 0.2
+_OF_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _log = logging.getLogger(__name__)
 
 
@@ -44,9 +56,6 @@ class Watched:
     """Versions that could not be evaluated, and why; they are not tried again by this process."""
     best: dict[str, str] = field(default_factory=dict)
     """The best version of each registered model."""
-
-    def __contains__(self, version: str) -> bool:
-        return version in self.evaluated or version in self.failed
 
 
 class Watcher:
@@ -74,12 +83,18 @@ class Watcher:
         if template.merge is not None:
             template = template.model_copy(update={"merge": pinned(template.merge, self._uri)})
             suffix = merged_suffix(resolve(str(template.merge), self._uri))
-        self._path = _metrics_path(template, suffix)
+        sequences = BENCHMARKS[template.benchmark].read(Path(template.data), template.sequences)
+        self._path = _metrics_path(template, sequences, suffix)
         self._metric = f"{self._path}/{scorer.headline}"
+        digests = zip([item.name for item in sequences], sequence_digests(sequences), strict=True)
+        self._scores = ScoresOfData(self._metric, dataset_digest(dict(digests)))
         self._template, self._experiment, self._stop, self._alias = template, experiment, stop, alias
         self._claims = VersionClaims(self._path)
         self._experiments: dict[str, str | None] = {}
+        self._evaluated: set[str] = set()
+        """Versions evaluated by this process, on the files as they are."""
         self._said: set[str] = set()
+        self._troubles: set[str] = set()
         self.done = Watched()
 
     def watch(self, interval: float) -> None:
@@ -90,32 +105,42 @@ class Watcher:
         """
         while not self._stop():
             try:
-                if self.one():
+                worked = self.one()
+                self._said -= self._troubles  # they are over: the next is news
+                if worked:
                     continue
             except Exception as error:  # noqa: BLE001 - MLflow raises anything; it may work later
-                self._say(f"{shown(error, self._uri)} (looking again every {interval:g} s)")
+                words = f"{shown(error, self._uri)} (looking again every {interval:g} s)"
+                self._troubles.add(words)
+                self._say(words)
             self._wait(interval)
 
     def one(self) -> bool:
         """Evaluate the newest checkpoint that has no score yet; False when there is none to do.
 
-        Raises HvcError, or whatever MLflow raises, when the server does not answer.
+        Raises HvcError, or whatever MLflow raises, when the server does not answer, PlaceError when the
+        results cannot be written: neither is a checkpoint's fault.
         """
         client = open_tracking(self._uri)
         experiment = find_experiment(client, self._experiment)
         versions = _one_per_step(registered(client, experiment, self._experiments))
-        scores = self._scores(client, {item.run_id for item in versions})
-        self._said.clear()  # the server answers: the next outage is news
-        self._point(client, versions, scores)
+        scores = self._scores.all(client, {item.run_id for item in versions})
+        self._point(client, experiment, versions, scores)
         for version in versions:
             if self._stop():
                 return False
-            if (version.run_id, version.step) in scores or version.name in self.done:
+            if (version.run_id, version.step) in scores or version.name in self.done.failed:
+                continue
+            if version.name in self._evaluated:
+                self._say(
+                    f"{version.name}: its {self._metric} is of other files now: somebody evaluates on "
+                    "another folder of that name; give one of the folders another name"
+                )
                 continue
             if self._claims.is_taken(version) or not self._is_there(version):
                 continue
             with self._claims.hold(client, version) as ours:
-                if ours and version.step not in scores_by_step(client, version.run_id, self._metric):
+                if ours and self._scores.now(client, version) is None:
                     self._evaluate(client, version)
             return True
         return False
@@ -125,6 +150,12 @@ class Watcher:
         config = self._template.model_copy(update={"checkpoint": version.name})
         try:
             result = run(config, self._stop, Provenance())
+        except PlaceError:
+            raise  # it would meet the next one, too; what is labelled already is kept
+        except OSError as error:
+            if error.errno in _OF_PLACE:
+                raise PlaceError(str(error)) from None
+            raise
         except HvcError as error:
             client.search_experiments(max_results=1)  # raises when it was the server that failed
             if not self._is_there(version):
@@ -139,17 +170,32 @@ class Watcher:
             raise HvcError(f"{version.name} is evaluated, but the server took no scores; they will be sent")
         headline = result.report["scores"][result.report["headline"]]
         _log.info("%s: %s %.2f", version.name, self._metric, headline)
-        self.done.evaluated.append(version.name)
+        if self._scores.expect(result.report["data_digest"]):
+            _log.warning(
+                "the files of %s are others than before: every checkpoint is evaluated again",
+                self._template.data,
+            )
+            self._evaluated.clear()
+        self._scores.forget(version)
+        self._evaluated.add(version.name)
+        if version.name not in self.done.evaluated:
+            self.done.evaluated.append(version.name)
 
-    def _scores(self, client: Any, runs: set[str]) -> dict[tuple[str, int], float]:
-        return {
-            (run_id, step): value
-            for run_id in runs
-            for step, value in scores_by_step(client, run_id, self._metric).items()
-        }
-
-    def _point(self, client: Any, versions: list[Registered], scores: dict[tuple[str, int], float]) -> None:
+    def _point(
+        self,
+        client: Any,
+        experiment: str,
+        versions: list[Registered],
+        scores: dict[tuple[str, int], float],
+    ) -> None:
         """Move the alias of each model to its best version whose checkpoint is still there."""
+
+        def score_now(version: Registered) -> float:
+            if experiment_of(client, version.run_id, self._experiments) != experiment:
+                return math.nan
+            score = self._scores.now(client, version)
+            return math.nan if score is None else score
+
         models = defaultdict(list)
         for version in versions:
             models[version.model].append(version)
@@ -158,16 +204,15 @@ class Watcher:
             place = next((number for number, item in enumerate(order) if self._is_there(item)), None)
             if place is None:
                 continue
-            if move_best(client, self._alias, self._metric, order[place], order[:place]):
-                self.done.best[model] = order[place].name
-            followed = followed_metric(client, model, self._alias)
+            move_best(client, self._alias, self._metric, order[place], order[:place], score_now)
+            followed, target = followed_metric(client, model, self._alias)
             if followed != self._metric:
                 self._say(
                     f"{model}@{self._alias} follows {followed} and stays; --alias names another one, and "
                     f"without the tag hvc.{self._alias} of the model it follows {self._metric}"
                 )
             else:
-                self.done.best[model] = order[place].name
+                self.done.best[model] = f"models:/{model}/{target}"
 
     def _is_there(self, version: Registered) -> bool:
         """Whether the checkpoint is complete and within reach: older ones are pruned."""
@@ -225,9 +270,8 @@ def _one_per_step(versions: list[Registered]) -> list[Registered]:
     return list(found.values())
 
 
-def _metrics_path(template: EvaluateConfig, merged: str) -> str:
+def _metrics_path(template: EvaluateConfig, sequences: list[Sequence], merged: str) -> str:
     benchmark, data = BENCHMARKS[template.benchmark], Path(template.data)
-    sequences = benchmark.read(data, template.sequences)
     if not any(is_scored(template, sequence) for sequence in sequences):
         raise UsageError(f"{data}: no sequence has masks for every frame, so nothing can be scored")
     names = [sequence.name for sequence in sequences]

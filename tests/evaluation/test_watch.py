@@ -3,22 +3,28 @@
 import json
 import logging
 import math
+import shutil
 import signal
 import threading
 import time
 import uuid
+from functools import partial
 
 import mlflow
+import numpy as np
 import pytest
 from evaluation_video import make_video
 from mlflow.entities import Metric
 from registered_runs import RegisteredRun
 from running import hvc_json, run_hvc, start_hvc
 
-from hvc.base.errors import HvcError, UsageError
+from hvc.base.errors import HvcError, PlaceError, UsageError
 from hvc.base.stage import Outcome, never
+from hvc.evaluation.best_alias import move_best
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.registered import Registered
+from hvc.evaluation.method import resolve_method
+from hvc.evaluation.registered import Registered, scores_by_step, version_at
+from hvc.evaluation.results import results_of
 from hvc.evaluation.version_claim import VersionClaims
 from hvc.evaluation.watch import Watcher, watch
 from hvc.pretrain.registry import aliased_steps
@@ -154,6 +160,85 @@ def test_one_that_cannot_be_evaluated_is_said_and_the_others_are_done(made, tmp_
     assert result.report["evaluated"] == [f"models:/{made.model}/3"]
     assert list(result.report["failed"]) == [f"models:/{made.model}/2"], "a pruned one is no failure"
     assert "altered since it was written" in caplog.text
+
+
+def test_scores_of_other_files_are_none_of_these(made, tmp_path):
+    for folder, shift in (("m1", 0), ("m2", 9)):
+        video = make_video(frames=4)
+        video.labels[:] = np.roll(video.labels, shift, axis=1)
+        video.write(tmp_path / folder / "clip")
+    for step in (1, 2):
+        made.save(step)
+
+    def newest(folder):
+        config = template(tmp_path, made.uri).model_copy(update={"data": str(tmp_path / folder / "clip")})
+        result, _ = watch(config, made.model.removeprefix("model-"), never, once=True)
+        return len(result.report["evaluated"]), scores_by_step(made.client, made.run_id, metric_of(config))
+
+    first, other = newest("m1"), newest("m2")
+    assert first[0] == other[0] == 2
+    assert first[1] != other[1]
+    assert newest("m2") == (0, other[1]), "they are of these files now"
+    assert newest("m1") == first, "and the first ones again, later than the others"
+
+
+def test_redrawn_masks_are_scored_anew_also_while_it_watches(made, tmp_path, caplog):
+    for step in (1, 2):
+        made.save(step)
+    config = template(tmp_path, made.uri)
+    watcher = Watcher(config, made.model[6:], never)
+    while watcher.one():
+        pass
+    before = scores_by_step(made.client, made.run_id, metric_of(config))
+    video = make_video(frames=4)
+    video.labels[:] = np.roll(video.labels, 9, axis=1)
+    shutil.rmtree(tmp_path / "clip")
+    video.write(tmp_path / "clip")
+    assert not watcher.one(), "nothing is new yet"
+    made.save(3)
+    while watcher.one():
+        pass
+    after = scores_by_step(made.client, made.run_id, metric_of(config))
+    assert all(after[step] != before[step] for step in (1, 2))
+    assert "every checkpoint is evaluated again" in caplog.text
+    assert sorted(watcher.done.evaluated) == [f"models:/{made.model}/{n}" for n in (1, 2, 3)]
+    assert made.aliased_step("best") == max(after, key=lambda step: (after[step], step))
+
+
+@pytest.mark.parametrize("taken", ["results", "results/folder", "labels"])
+def test_a_place_that_takes_nothing_is_no_fault_of_the_checkpoint(made, tmp_path, taken):
+    made.save(1)
+    config = template(tmp_path, made.uri)
+    if taken == "labels":
+        method = resolve_method(
+            config.model_copy(update={"checkpoint": f"models:/{made.model}/1"}), made.uri
+        )
+        obstacle = results_of(config, method).labels / "clip"
+    else:
+        obstacle = tmp_path / taken
+    obstacle.parent.mkdir(parents=True, exist_ok=True)
+    obstacle.write_bytes(b"")
+    watcher = Watcher(config, made.model[6:], never)
+    for _ in range(2):
+        with pytest.raises(PlaceError, match="cannot write"):
+            watcher.one()
+    assert watcher.done.failed == {}
+    obstacle.unlink()
+    assert watcher.one()
+    assert watcher.done.evaluated == [f"models:/{made.model}/1"]
+
+
+def test_an_alias_that_was_moved_to_a_better_one_meanwhile_stays(made):
+    for step in (1, 2):
+        made.save(step)
+    best = version_at(made.client, made.model, "1")
+    made.client.set_registered_model_alias(made.model, "best", "2")  # after "1" was found to be the best
+    scores = {1: 50.0, 2: 60.0}
+    move = partial(move_best, made.client, "best", "eval/x/y/jf_mean", best, [])
+    assert not move(lambda version: scores[version.step])
+    assert made.aliased_step("best") == 2
+    assert move(lambda version: {**scores, 2: math.nan}[version.step]), "its score is of other files"
+    assert made.aliased_step("best") == 1
 
 
 def test_what_another_watcher_is_at_work_on_is_left_to_it(made, tmp_path, monkeypatch):
