@@ -21,8 +21,12 @@ from hvc.evaluation.jhmdb_layout import jhmdb_names, read_jhmdb
 from hvc.evaluation.sequences import Sequence
 from hvc.evaluation.submission import package_results
 from hvc.evaluation.vip_layout import read_vip, vip_names
-from hvc.evaluation.vost_layout import read_vost, vost_names
-from hvc.evaluation.youtube_vos_layout import read_youtube_vos, youtube_vos_names
+from hvc.evaluation.vost_layout import read_vost, vost_coarse, vost_names
+from hvc.evaluation.youtube_vos_layout import (
+    read_youtube_vos,
+    youtube_vos_coarse,
+    youtube_vos_names,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Benchmark:
 
     A score over fewer of them is one of a subset.
     """
+    coarse: Callable[[Path], str | None] | None = None
+    """What to say when frames between the results are not there, so that labels travel in longer steps than
+    in published figures; None when they are. Most benchmarks have no such frames."""
     package: Callable[[Path, list[Sequence]], Path] | None = None
     """Folder of label maps (NAME/STEM.png) -> the zip, beside it, that the benchmark's server takes; the
     format is checked. None where there is no server."""
@@ -51,7 +58,8 @@ class Benchmark:
 
 def _youtube_vos(year: str) -> Benchmark:
     name, read = f"youtube-vos-{year}", partial(read_youtube_vos, year=year)
-    return Benchmark(name, "masks", "hvc", read, youtube_vos_names, partial(package_results, name))
+    package = partial(package_results, name)
+    return Benchmark(name, "masks", "hvc", read, youtube_vos_names, youtube_vos_coarse, package)
 
 
 def _benchmarks() -> list[Benchmark]:
@@ -61,10 +69,10 @@ def _benchmarks() -> list[Benchmark]:
         Benchmark("davis2016", masks, "hvc", read_davis2016, davis2016_names),
         Benchmark("davis2016-merged", masks, "hvc", read_davis2016_merged, davis2016_merged_names),
         Benchmark("davis2017", masks, "hvc", read_davis2017, davis2017_names),
-        Benchmark(dev, masks, "hvc", read_test_dev, test_dev_names, partial(package_results, dev)),
+        Benchmark(dev, masks, "hvc", read_test_dev, test_dev_names, package=partial(package_results, dev)),
         _youtube_vos("2018"),
         _youtube_vos("2019"),
-        Benchmark("vost", masks, "hvc", read_vost, vost_names),
+        Benchmark("vost", masks, "hvc", read_vost, vost_names, vost_coarse),
         # HVC's settings for these two are unpublished; CRW's are those that most others compare with
         Benchmark("vip", "parts", "crw-vip", read_vip, vip_names),
         Benchmark("jhmdb", "joints", "crw-jhmdb", read_jhmdb, jhmdb_names),

@@ -1,7 +1,7 @@
 """The evaluation stage: label every sequence, score, report to the run that made the checkpoint."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hvc.evaluation.checks import check_sequences
 from hvc.evaluation.devices import kind_of
 from hvc.evaluation.drawing import draw_all
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.finished import sequence_digest
+from hvc.evaluation.finished import sequence_digests
 from hvc.evaluation.labelling import Labelled, label
 from hvc.evaluation.method import Method, resolve_method
 from hvc.evaluation.naming import subset_suffix
@@ -25,7 +25,7 @@ from hvc.evaluation.sequences import Sequence
 from hvc.evaluation.sharing import longest_first, share
 from hvc.evaluation.tracked import tracking_uri
 
-_READERS = 8
+_log = logging.getLogger(__name__)
 _AGAIN = "the same command again goes on"
 
 
@@ -38,6 +38,8 @@ def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
     kind = kind_of(config)
     benchmark, data = BENCHMARKS[config.benchmark], Path(config.data)
     sequences = benchmark.read(data, config.sequences)
+    if benchmark.coarse is not None and (words := benchmark.coarse(data)) is not None:
+        _log.warning("%s", words)
     uri = tracking_uri(config.tracking_uri, config.checkpoint)
     method = resolve_method(config, uri)
     mine = _mine(config, sequences)
@@ -69,9 +71,7 @@ def _mine(config: EvaluateConfig, sequences: list[Sequence]) -> list[Sequence]:
 
 
 def _tasks(sequences: list[Sequence]) -> list[Task]:
-    with ThreadPoolExecutor(_READERS) as threads:  # hashing lets other threads run
-        digests = threads.map(sequence_digest, sequences)
-        return [Task(*pair) for pair in zip(sequences, digests, strict=True)]
+    return [Task(*pair) for pair in zip(sequences, sequence_digests(sequences), strict=True)]
 
 
 def _report(

@@ -7,6 +7,8 @@ from hvc.base.errors import HvcError
 from hvc.evaluation.layout import check_root, choose, folder_names, read_list, refuse_strangers
 from hvc.evaluation.sequences import Sequence, list_frames
 
+_TEN = "JPEGImages_10fps"
+
 
 def vost_names(folder: Path) -> list[str]:
     """The sequences of ImageSets/val.txt."""
@@ -27,6 +29,16 @@ def read_vost(folder: Path, names: Items[str] | None = None) -> list[Sequence]:
     return [_sequence(folder, images, name) for name in choose(names, listed, folder_names(images), images)]
 
 
+def vost_coarse(folder: Path) -> str | None:
+    """What to say when labels cannot travel through all 10 frames a second."""
+    if (folder / _TEN).is_dir():
+        return None
+    return (
+        f"{folder} has no {_TEN}: labels travel through every other frame only, the annotated ones, and "
+        "scores are not comparable with others; it is part of the download"
+    )
+
+
 def _images(folder: Path) -> Path:
     check_root(
         folder,
@@ -34,7 +46,7 @@ def _images(folder: Path) -> Path:
         ["JPEGImages", "Annotations", "ImageSets/val.txt"],
         {"JPEGImages/480p": "this is DAVIS (davis2016, davis2017)", "meta.json": "this is YouTube-VOS"},
     )
-    ten = folder / "JPEGImages_10fps"
+    ten = folder / _TEN
     return ten if ten.is_dir() else folder / "JPEGImages"
 
 

@@ -61,6 +61,16 @@ def read_youtube_vos(folder: Path, names: Items[str] | None, year: str) -> list[
     return [_sequence(places, name, meta.get(name, {}).get("objects", {})) for name in chosen]
 
 
+def youtube_vos_coarse(folder: Path) -> str | None:
+    """What to say when labels cannot travel through all 30 frames a second."""
+    if _places(folder).all_frames is not None:
+        return None
+    return (
+        f"{folder} has no valid_all_frames: labels travel through every fifth frame only, and scores are "
+        "not comparable with others; download valid_all_frames, too, and put it beside valid"
+    )
+
+
 def _places(folder: Path) -> _Places:
     above = (folder / "valid").is_dir()
     valid = folder / "valid" if above else folder

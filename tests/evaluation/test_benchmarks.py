@@ -1,12 +1,17 @@
 """Every benchmark has a reader, a protocol and a name that commands take."""
 
+from functools import partial
+
 import pytest
 from evaluation_layouts import davis2016, davis2017, jhmdb, vip, vost, youtube_vos
 from evaluation_video import make_video
 
 import hvc
 from hvc.base.errors import HvcError
+from hvc.base.stage import Provenance, never
 from hvc.evaluation.benchmarks import BENCHMARKS
+from hvc.evaluation.evaluate import run
+from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.presets import PRESETS
 
 MAKE = {
@@ -21,6 +26,34 @@ MAKE = {
     "jhmdb": lambda root: jhmdb(root, {"a": "catch", "b": "catch", "c": "wave", "d": "wave"}),
     "folder": lambda root: make_video().write(root / "mine").parent,
 }
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "fine", "coarse", "said"),
+    [
+        (
+            "vost",
+            vost,
+            partial(vost, ten=False),
+            "has no JPEGImages_10fps: labels travel through every other",
+        ),
+        (
+            "youtube-vos-2019",
+            youtube_vos,
+            partial(youtube_vos, every=False),
+            "has no valid_all_frames: labels",
+        ),
+    ],
+)
+def test_longer_steps_than_in_published_figures_are_said_once(
+    tmp_path, caplog, benchmark, fine, coarse, said
+):
+    for number, make in enumerate((fine, coarse)):
+        root = make(tmp_path / str(number), "0a49f5265b")
+        values = {"checkpoint": "baseline:first-mask", "benchmark": benchmark, "data": str(root)}
+        values |= {"output": str(tmp_path / "results"), "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"}
+        run(EvaluateConfig.parse(values | {"workers": 1}), never, Provenance())
+        assert caplog.text.count(said) == number
 
 
 def test_the_commands_names_are_these():
