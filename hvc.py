@@ -404,9 +404,7 @@ def score_(
         list[str] | None,
         typer.Argument(help="For jhmdb: lost_joints=wrong, joint_first_frame=true, as in a protocol."),
     ] = None,
-    sequences: Annotated[
-        str | None, typer.Option(help="Only these, e.g. `libby,blackswan`  [default: all, none may lack]")
-    ] = None,
+    sequences: Only = None,
     official_decay: Annotated[
         bool,
         typer.Option(
@@ -429,7 +427,7 @@ def score_(
     from hvc.evaluation.score import score
     from hvc.evaluation.score_text import print_report, write_csv
 
-    names = None if sequences is None else [name.strip() for name in sequences.split(",") if name.strip()]
+    names = _sequence_names(sequences)
     folder = Path(_local_folder("DATA", data))
     report = score(
         str(benchmark),
@@ -459,6 +457,7 @@ def check_results_(
         typer.Argument(metavar="RESULTS", help="Folder of results or zip for a server, whatever made it."),
     ],
     data: Data,
+    sequences: Only = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold results against a benchmark's data: all frames there and none besides, sizes, ids, PNG mode.
@@ -469,9 +468,10 @@ def check_results_(
     from hvc.evaluation.benchmarks import BENCHMARKS
     from hvc.evaluation.result_check import check_results
 
-    sequences = BENCHMARKS[benchmark].read(Path(_local_folder("DATA", data)), None)
-    files = check_results(benchmark, sequences, results)
-    _show({"ok": True, "files": files, "sequences": len(sequences)}, as_json)
+    names = _sequence_names(sequences)
+    wanted = BENCHMARKS[benchmark].read(Path(_local_folder("DATA", data)), names)
+    files = check_results(benchmark, wanted, results, chosen=names is not None)
+    _show({"ok": True, "files": files, "sequences": len(wanted)}, as_json)
 
 
 @app.command(short_help="Send MLflow what it missed of runs.")
@@ -1032,6 +1032,17 @@ def _local_folder(argument: str, text: str) -> str:
     return str(Path(text).absolute())
 
 
+def _sequence_names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(
+            "--sequences is empty; give names, e.g. `libby,blackswan`, or leave it out for all"
+        )
+    return names
+
+
 def _number(text: str) -> int | float:
     try:
         return int(text) if text.removeprefix("-").isdecimal() else float(text)
@@ -1132,7 +1143,8 @@ def main() -> NoReturn:
     try:
         app(prog_name="hvc")
     except HvcError as error:
-        sys.stderr.write(f"{prefix}hvc: {error}\n")
+        words = str(error) if str(error).startswith("hvc ") else f"hvc: {error}"  # it names the command
+        sys.stderr.write(f"{prefix}{words}\n")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:  # before or after typer is in charge
         code: str | int | None = _EXIT_INTERRUPTED

@@ -29,10 +29,16 @@ def results_prefix(benchmark: str) -> str:
     return _PREFIXES.get(benchmark, "")
 
 
-def check_results(benchmark: str, sequences: list[Sequence], results: Path) -> int:
+def check_results(benchmark: str, sequences: list[Sequence], results: Path, *, chosen: bool = False) -> int:
     """Check results of any method: a folder or a zip with NAME/STEM.png (JHMDB: a folder with NAME.json).
 
     A zip for YouTube-VOS has all that below `Annotations`; a folder may.
+
+    Args:
+        benchmark: its name.
+        sequences: those that must be there.
+        results: the folder or zip.
+        chosen: they are some of the benchmark's, and what is there for others is nobody's business.
 
     Returns how many files were checked. Raises HvcError with a line per problem: files that are missing or
     belong to nothing, label maps that are damaged, of another size than the video, in colour, or show ids
@@ -47,6 +53,9 @@ def check_results(benchmark: str, sequences: list[Sequence], results: Path) -> i
             for sequence in sequences
             for index in sequence.results
         }
+        if chosen:
+            own = tuple(f"{prefix}{sequence.name}/" for sequence in sequences)
+            files.names = {name for name in files.names if name.startswith(own)}
         problems = _names(files, wanted)
         for sequence in sequences:
             size, ids = picture_size(sequence.frames[0]), set(object_ids(sequence).tolist())

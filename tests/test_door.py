@@ -45,6 +45,8 @@ def test_help_shows_square_brackets_and_what_there_is(command, words, tmp_path):
         (["shard", "cocoa", "img", "out"], "Usage: hvc shard"),
         (["shard", "folder", "img", "out", "--max-bad", "1.5"], "max_bad: "),
         (["evaluate", "runs:/1", "folder", "s3://bucket/DAVIS"], "DATA s3://bucket/DAVIS: "),
+        (["score", "folder", "out", "data", "--sequences", " ,"], "--sequences is empty"),
+        (["check-results", "vost", "out", "data", "--sequences", ""], "--sequences is empty"),
         (["fly"], "Usage: hvc"),
     ],
 )
@@ -54,6 +56,12 @@ def test_wrong_use_is_explained(arguments, words, tmp_path):
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_begins_with_the_command_once(tmp_path):
+    done = run_hvc("evaluate", "runs:/1", "folder", "data", "protocol.contxt=3", "seed=x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert [line[:14] for line in done.stderr.splitlines()] == ["hvc evaluate: ", "hvc evaluate: "]
 
 
 @pytest.mark.parametrize("value", ["1.5", "nan"])
