@@ -15,6 +15,7 @@ from hvc.base.files import read_json, write_atomic
 from hvc.slurm import local
 from hvc.slurm.known_jobs import KnownJob
 from hvc.slurm.pipeline_plan import Batch, Task
+from hvc.slurm.submission import FILE as NOTED
 
 FILE = "pipeline.json"
 _VERSION = 1
@@ -82,8 +83,11 @@ class PipelineState:
         """Write it, whole."""
         write_atomic(folder / FILE, json.dumps({"version": _VERSION, **asdict(self)}, indent=1) + "\n")
 
-    def find_lost(self, known: Mapping[str, KnownJob]) -> None:
-        """Give batches without id the id of the job that was submitted from their folder; others go."""
+    def refresh(self, known: Mapping[str, KnownJob]) -> None:
+        """Ids as they are now: a job submitted again has another one, and a kill can keep one from here.
+
+        Batches that were never submitted go.
+        """
         self.sent = [found for one in self.sent if (found := _found(one, known)) is not None]
 
     def local_jobs(self) -> dict[str, KnownJob]:
@@ -130,9 +134,10 @@ class PipelineState:
 
 
 def _found(one: Sent, known: Mapping[str, KnownJob]) -> Sent | None:
-    if one.job_id is not None:
-        return one
     folder = Path(one.folder)
+    noted = (read_json(folder / NOTED) or {}).get("job_id") or one.job_id
+    if noted is not None:
+        return replace(one, job_id=str(noted))
     ids = [path.name.partition("_")[0] for path in folder.glob("*_submission.sh")]  # named so by then
     ids += [
         job.job_id.partition("_")[0] for job in known.values() if job.command and job.belongs_to(folder)

@@ -6,6 +6,7 @@ The state is written before and after each submission, so that the same command 
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hvc.slurm.pipeline_plan import Batch, Dependency, Task, batches, dependency
 from hvc.slurm.pipeline_report import is_reported, report_task
 from hvc.slurm.pipeline_state import PipelineState, Sent
 from hvc.slurm.pipeline_tasks import tasks_of
+from hvc.slurm.preflight import environment_of
 
 _LOCK = ".pipeline.lock"
 
@@ -65,29 +67,36 @@ def submit_pipeline(
     Raises UsageError for what is wrong in the files, HvcError when a check fails, another command is at
     work on the same pipeline, or Slurm or MLflow do not answer.
     """
-    if dry_run:
-        return _Submission(config, cluster, PipelineState.read(config.place), unchecked).plan()
-    with sole_writer(config.place / _LOCK, str(config.place)):
-        return _Submission(config, cluster, PipelineState.read(config.place), unchecked).do()
+    stages = [config.shard, config.train, *config.evaluate]
+    files = [cluster, *(stage.cluster for stage in stages if stage is not None)]
+    clusters = {path: ClusterConfig.load(path) for path in files if path is not None}
+    with ExitStack() as held:
+        for one in clusters.values():  # inputs and outputs are looked for where the jobs will
+            held.enter_context(environment_of(one))
+        if not dry_run:
+            held.enter_context(sole_writer(config.place / _LOCK, str(config.place)))
+        submission = _Submission(config, cluster, clusters, unchecked)
+        return submission.plan() if dry_run else submission.do()
 
 
 class _Submission:
     """One call of the command."""
 
     def __init__(
-        self, config: PipelineConfig, cluster: str | None, state: PipelineState, unchecked: bool
+        self,
+        config: PipelineConfig,
+        cluster: str | None,
+        clusters: dict[str, ClusterConfig],
+        unchecked: bool,
     ) -> None:
-        self.config, self.state, self.folder, self.unchecked = config, state, config.place, unchecked
+        self.config, self.clusters, self.unchecked = config, clusters, unchecked
+        self.folder = config.place
+        self.state = PipelineState.read(self.folder)
         self.inputs = Inputs()
-        self.uri = _uri_for_all(config)
-        self.tasks = tasks_of(config, cluster, self.uri, self.inputs)
-        last = self.tasks[-1].cluster
-        self.report = report_task(self.tasks, self.folder, self.uri, cluster or last)
-        self.clusters = {
-            path: ClusterConfig.load(path) for path in {task.cluster for task in [*self.tasks, self.report]}
-        }
-        self.tasks = [self._fitted(task) for task in self.tasks]
-        self.sender = Sender(config, self.folder, self.clusters)
+        self.uri = _uri_for_all(config, clusters)
+        self.tasks = [self._fitted(task) for task in tasks_of(config, cluster, self.uri, self.inputs)]
+        self.report = report_task(self.tasks, self.folder, self.uri, cluster or self.tasks[-1].cluster)
+        self.sender = Sender(config, self.folder, clusters)
 
     def _fitted(self, task: Task) -> Task:
         """On one machine parts would only wait for each other."""
@@ -135,7 +144,7 @@ class _Submission:
         """What is known of jobs, those of this machine included; ids that a kill kept are found by it."""
         slurm = any(cluster.executor == "slurm" for cluster in self.clusters.values())
         answer = ask_controller() if slurm else Answer()
-        self.state.find_lost(answer.jobs)
+        self.state.refresh(answer.jobs)
         return replace(answer, jobs=answer.jobs | self.state.local_jobs())
 
     def _batches(self, known: dict[str, KnownJob]) -> tuple[list[Batch], dict[str, str]]:
@@ -182,12 +191,9 @@ class _Submission:
 
         first = next((task for task in self.tasks if task.stage == "train"), None)
         experiment = TrainConfig.parse(first.config).tracking.experiment if first else "hvc"
-        uri = self.uri or self._mlflow_of_clusters() or default_uri()
+        uri = self.uri or default_uri()
         open_run(self.state, uri, experiment, self.config.name, str(self.folder))
         self.state.write(self.folder)
-
-    def _mlflow_of_clusters(self) -> str | None:
-        return self.clusters[self.report.cluster].mlflow
 
     def _findings(self, made: Sequence[Batch]) -> list[Check]:
         """What stands in the way of each batch; of warnings with the same advice the first."""
@@ -223,7 +229,7 @@ class _Submission:
         ] + [f"not readable here: {words}" for words in self.inputs.problems]
 
 
-def _uri_for_all(config: PipelineConfig) -> str | None:
+def _uri_for_all(config: PipelineConfig, clusters: dict[str, ClusterConfig]) -> str | None:
     """MLflow's address for all configs; none where the environment says it, maybe with a password."""
     if config.tracking_uri:
         return config.tracking_uri
@@ -231,6 +237,9 @@ def _uri_for_all(config: PipelineConfig) -> str | None:
         given = TrainConfig.load(config.train.recipe, ["data=unknown"]).tracking.uri
         if given:
             return given
+    servers = [one.mlflow for one in clusters.values() if one.mlflow]
+    if servers:
+        return servers[0]
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return None
     from hvc.pretrain.tracking_uri import default_uri

@@ -95,8 +95,19 @@ def test_a_job_whose_id_was_lost_is_found_by_its_folder(tmp_path):
     batch = Batch((task("train/0"), task("train/1")))
     state = PipelineState(sent=[Sent.of(batch, tmp_path / "a"), Sent.of(batch, tmp_path / "b")])
     known = {"9_1": KnownJob("9_1", "PENDING", command=f"{tmp_path}/b/submission_file_x.sh")}
-    state.find_lost(known)
+    state.refresh(known)
     assert [(one.folder, one.job_id) for one in state.sent] == [(str(tmp_path / "b"), "9")]
+
+
+def test_a_job_that_was_submitted_again_is_known_by_its_new_id(tmp_path):
+    """`hvc requeue` of one that failed: the folder stays, the id is another."""
+    state = PipelineState(sent=[Sent.of(Batch((task("train"),)), tmp_path)])
+    (tmp_path / "submission.json").write_text('{"job_id": "8"}')
+    state.refresh({})
+    assert state.live([task("train")], {"8": KnownJob("8", "RUNNING")}) == {"train": "8"}
+    (tmp_path / "submission.json").write_text('{"job_id": "12"}')
+    state.refresh({})
+    assert state.live([task("train")], {"12": KnownJob("12", "PENDING")}) == {"train": "12"}
 
 
 @given(st.lists(st.tuples(WORDS, st.none() | st.from_regex(r"\d{1,4}", fullmatch=True)), max_size=4))

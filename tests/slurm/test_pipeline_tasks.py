@@ -61,6 +61,18 @@ def test_what_one_stage_makes_the_next_takes(here):
     assert done_of(made.values()) == set()
 
 
+def test_outputs_can_be_in_a_bucket(here):
+    values = pipeline().resolved()
+    values["shard"]["output"] = "s3://bucket/sets/"
+    values["train"]["config"]["checkpoint.address"] = "s3://bucket/checkpoints"
+    shard, train, evaluate = tasks(PipelineConfig.parse(values)).values()
+    assert shard.output == f"s3://bucket/sets/photos-{shard.digest[:12]}"
+    name = f"hvc-{train.digest[:12]}"
+    assert train.output == str(here / "pipelines" / "p" / "runs" / name)
+    assert train.config["checkpoint"]["address"] == f"s3://bucket/checkpoints/{name}"
+    assert LateConfig.parse(evaluate.config).checkpoints == f"s3://bucket/checkpoints/{name}"
+
+
 @pytest.mark.parametrize(
     ("change", "concerned"),
     [
