@@ -24,7 +24,6 @@ from hvc.slurm.submit import (
     next_folder,
     note,
     queue,
-    refuse,
 )
 
 _LATE, _REPORT = "hvc.slurm.pipeline_late", "hvc.slurm.pipeline_report"
@@ -39,7 +38,7 @@ class Sender:
     """Knows the clusters of a pipeline, and submits its batches there."""
 
     def __init__(self, config: Config, parent: Path, clusters: dict[str, ClusterConfig]) -> None:
-        """Check that every cluster's file fits a pipeline.
+        """What all batches have in common.
 
         Args:
             config: the pipeline's, for the snapshots.
@@ -47,7 +46,6 @@ class Sender:
             clusters: by file.
         """
         self._config, self._parent, self._clusters = config, parent, clusters
-        self.refuse = refuse
 
     def folder_for(self, batch: Batch) -> Path:
         """A new submission folder."""

@@ -3,11 +3,11 @@
 An input that cannot be read here gets a digest of its name alone, and is told of: a dry run goes on.
 """
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
@@ -21,13 +21,14 @@ class Inputs:
     problems: list[str] = field(default_factory=list)
     """What could not be read, in words."""
     _known: dict[str, str] = field(default_factory=dict)
+    _pinned: dict[str, str] = field(default_factory=dict)
 
     def listing(self, address: str) -> str:
         """Of a file, folder or prefix: names, sizes and, where there are such, times of change.
 
         Not the contents: millions of photos have to be looked at within a minute.
         """
-        return self._once(f"listing of {address}", lambda: digest_of(sorted(_listed(address))))
+        return self._once(f"listing of {address}", lambda: _digest_of_all(_listed(address)))
 
     def dataset(self, address: str) -> str:
         """Of a sharded dataset: the digest in its manifest."""
@@ -46,18 +47,17 @@ class Inputs:
         """
         if reference.startswith("baseline:"):
             return reference, digest_of(reference)
-        named = reference
 
         def read() -> str:
-            nonlocal named
             from hvc.evaluation.resolve import pinned, resolve
 
-            named = pinned(reference, tracking_uri)
-            return resolve(named, tracking_uri).sha256
+            self._pinned[reference] = pinned(reference, tracking_uri)
+            return resolve(self._pinned[reference], tracking_uri).sha256
 
-        return named, self._once(f"checkpoint {reference}", read)
+        digest = self._once(f"checkpoint {reference}", read)
+        return self._pinned.get(reference, reference), digest
 
-    def _once(self, name: str, read: Any) -> str:
+    def _once(self, name: str, read: Callable[[], str]) -> str:
         if name not in self._known:
             try:
                 self._known[name] = read()
@@ -67,17 +67,26 @@ class Inputs:
         return self._known[name]
 
 
+def _digest_of_all(files: Iterable[tuple[str, int, int]]) -> str:
+    digest = hashlib.sha256()  # file by file: a list of millions would take gigabytes
+    for name, size, changed in files:
+        digest.update(os.fsencode(f"{name}\0{size}\0{changed}\n"))
+    return digest.hexdigest()
+
+
 def _listed(address: str) -> Iterator[tuple[str, int, int]]:
-    """(name, bytes, time of change in ns; 0 in a bucket)."""
+    """(name, bytes, time of change in ns; 0 in a bucket), in an order that depends on the names alone."""
     if address.startswith("s3://"):
         place, _, name = address.rstrip("/").rpartition("/")
         if name.endswith((".zip", ".tar")):
             yield name, open_store(place).size(name), 0
             return
-        found = [(name, size, 0) for name, size in open_store(address).entries()]
-        if not found:
+        empty = True
+        for name, size in open_store(address).entries():
+            empty = False
+            yield name, size, 0
+        if empty:
             raise HvcError("nothing is there")
-        yield from found
         return
     path = Path(address)
     if path.is_dir():
@@ -89,9 +98,10 @@ def _listed(address: str) -> Iterator[tuple[str, int, int]]:
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int, int]]:
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            else:
-                known = entry.stat()
-                yield prefix + entry.name, known.st_size, known.st_mtime_ns
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir():
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        else:
+            known = entry.stat()
+            yield prefix + entry.name, known.st_size, known.st_mtime_ns

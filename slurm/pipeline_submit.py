@@ -26,6 +26,7 @@ from hvc.slurm.pipeline_report import is_reported, report_task
 from hvc.slurm.pipeline_state import PipelineState, Sent
 from hvc.slurm.pipeline_tasks import tasks_of
 from hvc.slurm.preflight import environment_of
+from hvc.slurm.submit import refuse
 
 _LOCK = ".pipeline.lock"
 
@@ -127,7 +128,7 @@ class _Submission:
             raise HvcError(f"{answer.problem}; submit from a login node of the cluster, once it answers")
         made, live = self._batches(answer.jobs)
         findings = [] if self.unchecked or not made else self._findings(made)
-        self.sender.refuse(findings)
+        refuse(findings)
         self.state.run_key = self.state.run_key or uuid.uuid4().hex
         self.state.tasks = [*self.tasks, self.report]
         self.state.write(self.folder)

@@ -4,7 +4,9 @@ import os
 
 import pytest
 from evaluation_video import make_video
+from registered_runs import RegisteredRun
 from running import make_images
+from training_data import pictures, write_dataset
 
 from hvc.base.config import Config
 from hvc.base.errors import UsageError
@@ -107,6 +109,33 @@ def test_another_photo_or_one_that_was_altered_concerns_everything(here):
     assert changed(before, altered) == set(before)
     make_images(here / "photos", 4)
     assert changed(altered, tasks(pipeline())) == set(before)
+
+
+def test_a_checkpoint_is_that_of_now_whenever_the_job_begins(here):
+    uri = f"sqlite:///{here}/mlflow.db"
+    run = RegisteredRun(uri, here / "run")
+    run.save(10)
+    config = {"benchmark": "folder", "data": "clips", "checkpoint": f"runs:/{run.run_id}"}
+    alone = PipelineConfig.parse({"name": "p", "evaluate": [{"config": config}]})
+    before = tasks(alone, uri=uri)
+    late = LateConfig.parse(before["evaluate-folder"].config)
+    assert late.run is None
+    assert late.evaluate["checkpoint"] == f"runs:/{run.run_id}@10"
+    assert changed(before, tasks(alone, uri=uri)) == set()
+    run.save(20)
+    assert changed(before, tasks(alone, uri=uri)) == {"evaluate-folder"}
+
+
+def test_a_dataset_counts_by_its_manifest(here):
+    write_dataset(here / "set", pictures(4), 2)
+    train = {"config": {"data": "set", "steps": 5}}
+    alone = PipelineConfig.parse({"name": "p", "train": train})
+    before = tasks(alone)
+    (here / "set").rename(here / "moved")
+    moved = PipelineConfig.parse({"name": "p", "train": {"config": {"data": "moved", "steps": 5}}})
+    assert changed(before, tasks(moved)) == set(), "the same data elsewhere"
+    write_dataset(here / "set", pictures(4, seed=1), 2)
+    assert changed(before, tasks(alone)) == {"train"}
 
 
 def test_another_mask_concerns_the_evaluation_alone(here):
