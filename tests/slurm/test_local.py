@@ -7,10 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from running import make_images
 
+from hvc.base.storage import open_store
+from hvc.data_prep.manifest import read_manifest
+from hvc.data_prep.shard_config import ShardConfig
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.local import ENDED, Options, record
 from hvc.slurm.local_commands import split
+from hvc.slurm.parts import submit_parts
 from hvc.slurm.stages import StagePaths
 from hvc.slurm.submission import Submission
 from hvc.slurm.submit import SubmitReport, sbatch_text, submit
@@ -110,6 +115,18 @@ def test_stopped_it_saves_and_goes_on(cluster, tmp_path):
     assert first == "attempt 1 from 0"
     assert int(second.removeprefix("attempt 2 from ")) > 2
     assert (tmp_path / "step").read_text() == "20"
+
+
+@pytest.mark.slow
+def test_an_array_and_the_job_that_joins_its_parts(cluster, tmp_path):
+    make_images(tmp_path / "images", 12)
+    inputs = [{"source": "folder", "address": str(tmp_path / "images")}]
+    config = ShardConfig(inputs=inputs, output=str(tmp_path / "data"), target_mb=0.02, parts=2, workers=1)
+    alone = cluster.model_copy(update={"tasks_per_node": 1})
+    report = submit_parts("shard", config, 2, alone)
+    assert wait(report.join_job_id, report.folder) == "COMPLETED", said(report.folder)
+    assert [record(f"{report.job_id}_{part}")["state"] for part in range(2)] == ["COMPLETED"] * 2
+    assert read_manifest(open_store(config.output)).samples == 12
 
 
 def test_a_failing_rank_ends_the_others(cluster, tmp_path):

@@ -1,6 +1,7 @@
 """From a cluster's file to the sbatch script: held to properties, and to one script word for word."""
 
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from hvc.base.errors import UsageError
 from hvc.slurm.cluster import ClusterConfig
-from hvc.slurm.plan import parameters, setup_lines
+from hvc.slurm.plan import parameters, python_command, setup_lines
 from hvc.slurm.submit import sbatch_text
 
 GOLDEN = Path(__file__).with_name("golden_sbatch")
@@ -135,6 +136,32 @@ def test_the_script_of_an_example_is_this_one(file):
     given = cluster.model_copy(update=own | {"folder": "/shared/slurm-jobs"})
     text = sbatch_text(given, "hvc-train", Path("/shared/slurm-jobs/train-1"))
     assert text == (GOLDEN / f"{file}.txt").read_text()
+
+
+def test_a_container_gets_its_folders_and_the_node_fills_in_the_scratch_folder(tmp_path):
+    cluster = ClusterConfig(
+        name="c",
+        folder="/shared/jobs",
+        shared=["/shared", "/two words"],
+        scratch=f"{tmp_path}/$SLURM_JOB_ID",
+        gpus_per_node=1,
+        container={
+            "image": "/shared/h v c.sif",
+            "command": "echo",
+            "binds": ["/a:/b"],
+            "arguments": ["-c"],
+        },
+    )
+    lines = [*setup_lines(cluster), python_command(cluster)]
+    environment = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (
+        f"exec --nv --bind=/shared/jobs --bind=/shared --bind=/two words --bind=/a:/b --bind={tmp_path}/7 "
+        "-c /h v c.sif python3"
+    )
+    assert (tmp_path / "7").is_dir()
 
 
 def test_the_template_shows_every_key_with_its_default():
