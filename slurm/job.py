@@ -19,6 +19,7 @@ from hvc.slurm.allocation import Allocation, export_torch_environment
 from hvc.slurm.attempts import Attempt, Kind, Records
 from hvc.slurm.jobfile import JobFile, read
 from hvc.slurm.node_check import Check, Finding, spared
+from hvc.slurm.snapshot import changed_packages
 from hvc.slurm.stages import config_of, progress_of, run_of
 
 HUNG = "it stood still and was ended; what came after its last checkpoint is lost"
@@ -48,6 +49,7 @@ def run_job(path: str) -> dict[str, Any]:
         job = read(Path(path))
         if task.rank == 0:
             _begin(records, task, job, Path(path).name)
+            _say_what_changed(job, folder)
         result, why = _run(job, signals, task, folder, records)
     except Exception as error:
         error.add_note(f"{task}, on {socket.gethostname()}")
@@ -136,6 +138,15 @@ def _begin(records: Records, task: Allocation, job: JobFile, name: str) -> None:
             progress=progress_of(job.stage, job.config),
         )
     )
+
+
+def _say_what_changed(job: JobFile, folder: Path) -> None:
+    changed = changed_packages(folder) if job.snapshot else []
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        _log.warning(
+            "installed now in other versions than at submission: %s%s", "; ".join(changed[:5]), more
+        )
 
 
 def _write_to(log: Path) -> None:

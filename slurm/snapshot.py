@@ -60,8 +60,11 @@ def changed_packages(folder: Path) -> list[str]:
 
     For instance `torch==2.13.0, now 2.14.0`; packages that came since don't count.
     """
+    try:
+        text = (folder / FOLDER / "packages.txt").read_text(encoding="utf-8")
+    except OSError:  # nobody knows any more; no reason to end a job
+        return []
     now = dict(line.split("==", 1) for line in installed())
-    text = (folder / FOLDER / "packages.txt").read_text(encoding="utf-8")
     then = dict(line.split("==", 1) for line in text.splitlines())
     return [
         f"{name}=={version}, now {now.get(name, 'missing')}"

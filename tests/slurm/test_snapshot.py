@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hvc.base.config import Config
@@ -16,6 +17,7 @@ from hvc.slurm.snapshot import ROOT, changed_packages, code_path, take
 
 HERE = Path(__file__).parent
 CLUSTER = ClusterConfig(name="c")
+SECRET = "hunter2-of-the-snapshot"
 
 
 class Small(Config):
@@ -115,7 +117,7 @@ stage = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
 config = ToyConfig(folder={str(tmp_path)!r}, steps=20, step_seconds=0.2)
 print(submit(stage, config, ClusterConfig.load({str(tmp_path / "cluster.yaml")!r})).job_id)
 """
-    env = os.environ | {"PYTHONPATH": f"{HERE}:{checkout}"}
+    env = os.environ | {"PYTHONPATH": f"{HERE}:{checkout}", "AWS_SECRET_ACCESS_KEY": SECRET}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=checkout, env=env, capture_output=True, text=True, check=False
     )
@@ -125,6 +127,12 @@ print(submit(stage, config, ClusterConfig.load({str(tmp_path / "cluster.yaml")!r
     while not (events.exists() and "step 2" in events.read_text()):
         assert time.monotonic() < end, "it did not begin"
         time.sleep(0.1)
+    shown = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+    assert [words for words in shown if words and str(tmp_path / "jobs") in " ".join(words)]
+    assert not [words for words in shown if words and SECRET in " ".join(words)]
+    packages = next((tmp_path / "jobs").rglob("packages.txt"))
+    packages.chmod(0o644)
+    packages.write_text("torch==0.1\n")
     for path in [checkout / "hvc.py", *checkout.rglob("slurm/*.py"), *checkout.rglob("base/*.py")]:
         path.write_text("raise SystemExit('this is the new code')\n")
     slurm_env.run("scancel", "--signal=USR2", job_id)
@@ -132,3 +140,6 @@ print(submit(stage, config, ClusterConfig.load({str(tmp_path / "cluster.yaml")!r
     logs = "\n".join(path.read_text() for path in (tmp_path / "jobs").rglob("*.log"))
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), logs
     assert "this is the new code" not in logs
+    assert logs.count("installed now in other versions than at submission: torch==0.1, now ") == 1
+    files = [path for path in (tmp_path / "jobs").rglob("*") if path.is_file()]
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
