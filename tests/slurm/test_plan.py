@@ -146,7 +146,7 @@ def test_a_container_gets_its_folders_and_the_node_fills_in_the_scratch_folder(t
         scratch=f"{tmp_path}/$SLURM_JOB_ID",
         gpus_per_node=1,
         container={
-            "image": "/shared/h v c.sif",
+            "image": "/h v c.sif",
             "command": "echo",
             "binds": ["/a:/b"],
             "arguments": ["-c"],
