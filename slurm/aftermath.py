@@ -52,20 +52,26 @@ def settle(script: Script, folder: Path, status: int) -> Verdict:
         _end(records, script.attempt, failures, status)
         raise
     stale = job.restarts != script.restarts
-    if stale or job.state != "RUNNING":
+    ended_by_slurm = job.state != "RUNNING" and not job.timed_out
+    if stale or ended_by_slurm:
         records.end(script.attempt, "lost", f"ended by Slurm, as the job is {job.state}")
+    elif job.timed_out:
+        words = "it had not saved when its time was up; grace_seconds may be too short"
+        records.end(script.attempt, "failed", words)
     _end(records, script.attempt, failures, status)
     found = records.all()
     file = _job_file(folder, found)
-    now = progress_of(file.stage, file.config) if file and job.state == "RUNNING" else None
+    now = progress_of(file.stage, file.config) if file and not ended_by_slurm else None
     record = records.read(script.attempt)
+    # Those of an earlier job in the same folder don't count: somebody has looked at them since.
+    ours = [one for one in found if one.job_id == script.job_id]
     facts = Facts(
-        state=job.state,
+        ended_by_slurm=ended_by_slurm,
         stale=stale,
         outcome=record.outcome if record else "failed",
         failure=failures[0].kind if failures else None,
         stop_asked=requests.stop_asked(folder, script.task),
-        futile=futile(found, now) if record else _unrecorded(records),
+        futile=futile(ours, now) if record else _unrecorded(records),
         limit=file.max_requeues if file else DEFAULT_LIMIT,
     )
     verdict = decide(facts)

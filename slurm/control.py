@@ -19,6 +19,8 @@ class Job:
 
     state: str
     """In Slurm's words: RUNNING, COMPLETING, PENDING, CANCELLED and so on."""
+    timed_out: bool
+    """Whether Slurm is ending it at its time limit."""
     restarts: int
     """How often it was requeued; the attempt that runs now has as many in SLURM_RESTART_COUNT."""
     partition: str
@@ -32,6 +34,7 @@ def job(job_id: str) -> Job:
     excluded = _field("ExcNodeList", answer)
     return Job(
         state=_field("JobState", answer),
+        timed_out=re.search(r"\bReason=TimeLimit\b", answer) is not None,
         restarts=int(_field("Restarts", answer)),
         partition=_field("Partition", answer),
         excluded="" if excluded == "(null)" else excluded,

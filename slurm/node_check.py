@@ -53,7 +53,8 @@ def bad_nodes(timings: Sequence[Timing], factor: float) -> dict[str, str]:
 
     `factor` 0 minds only wrong ones. Times are in seconds.
     """
-    median = statistics.median(timing.matmul_seconds for timing in timings)
+    # The lower one: of two ranks the faster, which the slower is measured by.
+    median = statistics.median_low(timing.matmul_seconds for timing in timings)
     found: dict[str, str] = {}
     for timing in timings:
         took = timing.matmul_seconds

@@ -20,8 +20,9 @@ class Verdict(StrEnum):
 class Facts:
     """What is known of an attempt that has ended."""
 
-    state: str
-    """Of the job, in Slurm's words."""
+    ended_by_slurm: bool
+    """Whether Slurm ends the job: cancelled, preempted, or without one of its nodes. Not at its time limit:
+    who did not save in time is started again like who failed."""
     stale: bool
     """Whether a later attempt runs by now: this one was lost, and comes back from the dead."""
     outcome: Outcome
@@ -38,10 +39,10 @@ class Facts:
 def decide(facts: Facts) -> Verdict:
     """The verdict.
 
-    Only a RUNNING job is requeued: `scontrol requeue` would bring a cancelled one back to life, and one
-    that Slurm requeues itself would be started twice. What a person has to put right would fail again.
+    What Slurm ends is left to it: `scontrol requeue` would bring a cancelled job back to life, and start
+    one twice that Slurm requeues itself. What a person has to put right would fail again.
     """
-    if facts.stale or facts.state != "RUNNING":
+    if facts.stale or facts.ended_by_slurm:
         return Verdict.LEAVE
     if facts.outcome == "done" or facts.failure == "refused":
         return Verdict.FAIL

@@ -1,6 +1,7 @@
 """Jobs on a real Slurm cluster: two nodes, one or two processes each, a stage that counts."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,14 @@ class Toy:
     """One submitted job, and what it left on disk."""
 
     def __init__(
-        self, cluster, folder: Path, tasks_per_node=1, max_requeues=5, python=None, **config
+        self,
+        cluster,
+        folder: Path,
+        tasks_per_node=1,
+        max_requeues=5,
+        python=None,
+        time_minutes=10,
+        **config,
     ) -> None:
         from toy_stage import ToyConfig
 
@@ -44,7 +52,7 @@ class Toy:
             partition="batch",
             nodes=2,
             tasks_per_node=tasks_per_node,
-            time_minutes=10,
+            time_minutes=time_minutes,
             grace_seconds=30,
             folder=str(folder / "jobs"),
             max_requeues=max_requeues,
@@ -63,8 +71,14 @@ class Toy:
             assert time.monotonic() < end, f"no {event!r}: {self.events()}\n{self.log(0)}"
             time.sleep(0.1)
 
-    def ended(self) -> str:
-        return self.cluster.wait(self.report.job_id, ENDED, timeout=90)["JobState"]
+    def ended(self, timeout: float = 120) -> str:
+        """The state in which it stays: what comes back into the queue has a moment of TIMEOUT first."""
+        end = time.monotonic() + timeout
+        while True:
+            state = self.cluster.wait(self.report.job_id, ENDED, end - time.monotonic())["JobState"]
+            if state != "TIMEOUT":
+                return state
+            time.sleep(1)
 
     def log(self, rank: int) -> str:
         """The rank's words over all attempts, after what the script and srun said."""
@@ -216,6 +230,16 @@ def test_a_killed_rank_brings_the_job_back(toy):
     assert job.attempts()[0].reason.startswith(("a rank was killed", "rank "))
     assert job.attempts()[1].progress > 0
     assert left_over(job.report.job_id) == []
+
+
+@pytest.mark.soak
+@pytest.mark.skipif("HVC_SOAK" not in os.environ, reason="waits for a time limit of minutes")
+def test_what_did_not_save_before_the_time_limit_goes_on_from_what_it_has(toy):
+    job = toy(steps=4, step_seconds=30, save_every=1, deaf=True, time_minutes=1)
+    assert job.ended(timeout=500) == "COMPLETED", job.log(0)
+    first = job.attempts()[0]
+    assert (first.outcome, first.requeued) == ("failed", True)
+    assert "when its time was up" in first.reason
 
 
 def test_asked_to_stop_for_good_it_saves_and_stays_out_of_the_queue(toy):

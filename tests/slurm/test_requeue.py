@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 from hvc.slurm.attempts import Attempt, Records, futile
 from hvc.slurm.requeue import Facts, Verdict, decide
 
-STATE = st.sampled_from(
-    ["RUNNING", "COMPLETING", "PENDING", "CANCELLED", "TIMEOUT", "PREEMPTED", "REQUEUED"]
-)
 FACTS = st.builds(
     Facts,
-    state=STATE,
+    ended_by_slurm=st.booleans(),
     stale=st.booleans(),
     outcome=st.sampled_from(["running", "done", "stopped", "hung", "failed", "lost"]),
     failure=st.sampled_from([None, "failed", "refused", "hung", "alone"]),
@@ -26,13 +23,13 @@ FACTS = st.builds(
 @given(FACTS)
 def test_what_slurm_ends_or_has_started_again_is_left_to_it(facts):
     left = decide(facts) is Verdict.LEAVE
-    assert left == (facts.stale or facts.state != "RUNNING")
+    assert left == (facts.stale or facts.ended_by_slurm)
 
 
 @given(FACTS)
 def test_only_a_running_job_that_nobody_stopped_is_requeued_and_not_for_ever(facts):
     if decide(facts) is Verdict.REQUEUE:
-        assert facts.state == "RUNNING"
+        assert not facts.ended_by_slurm
         assert not facts.stale
         assert not facts.stop_asked
         assert facts.failure != "refused"
@@ -41,14 +38,13 @@ def test_only_a_running_job_that_nobody_stopped_is_requeued_and_not_for_ever(fac
 
 @given(FACTS)
 def test_progress_brings_back_whatever_ended_it(facts):
-    facts = replace(
-        facts, state="RUNNING", stale=False, outcome="failed", failure="failed", stop_asked=False, futile=0
-    )
+    facts = replace(facts, ended_by_slurm=False, stale=False, stop_asked=False)
+    facts = replace(facts, outcome="failed", failure="failed", futile=0)
     assert decide(facts) is Verdict.REQUEUE
 
 
 def test_a_stop_for_good_takes_it_out_of_the_queue():
-    facts = Facts("RUNNING", False, "stopped", None, stop_asked=True, futile=1, limit=3)
+    facts = Facts(False, False, "stopped", None, stop_asked=True, futile=1, limit=3)
     assert decide(facts) is Verdict.CANCEL
     assert decide(replace(facts, outcome="failed", failure="failed")) is Verdict.FAIL
 

@@ -21,6 +21,7 @@ class ToyConfig(Config):
     failing_rank: int = -1
     refused: bool = False
     save_every: int = 0
+    deaf: bool = False
 
 
 def progress(config: ToyConfig) -> int:
@@ -43,7 +44,7 @@ def run(config: ToyConfig, stop: Stop, provenance: Provenance) -> Result:
             raise OSError("this rank was told to fail")
         time.sleep(config.step_seconds)
         total = _sum(dist.get_rank() + 1.0)
-        if _sum(float(stop())) > 0:
+        if _sum(float(stop())) > 0 and not config.deaf:
             return _leave(Outcome.STOPPED, state, step + 1, total)
         if config.save_every and dist.get_rank() == 0:
             state.write_text(str(step + 1))
