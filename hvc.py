@@ -576,20 +576,22 @@ def runs(
 
     from rich.console import Console
 
+    from hvc.evaluation.measures import label
+    from hvc.evaluation.published import headline_of
     from hvc.pretrain.runs import list_runs, open_tracking
     from hvc.pretrain.runs_text import WIDTH, print_runs
     from hvc.pretrain.tracking_uri import default_uri
 
     uri = tracking_uri or default_uri()
     now = time.time()
-    rows = list_runs(open_tracking(uri), uri, None if everything else experiment, limit, now)
+    rows = list_runs(open_tracking(uri), uri, None if everything else experiment, limit, now, headline_of)
     if as_json:
         typer.echo(json.dumps({"runs": [row.values() for row in rows]}, indent=1))
         return
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
-    print_runs(rows, now, uri, console, experiments=everything)
+    print_runs(rows, now, uri, console, label, experiments=everything)
 
 
 @app.command(short_help="Compare scores of runs, baselines and publications.")
@@ -626,7 +628,9 @@ def leaderboard(
     uri = tracking_uri or default_uri()
     with Console(stderr=True).status("asking MLflow"):
         client = open_tracking(uri)
-        measured, unscored = collect(client, uri, None if everything else experiment)
+        measured, unscored = collect(
+            client, uri, None if everything else experiment, reports=html is not None or as_json
+        )
     need_benchmark(benchmark, measured)
     board = board_of(measured, unscored, benchmark)
     if csv is not None:

@@ -1,22 +1,20 @@
 """What MLflow knows of evaluations: entries of a leaderboard from runs, their metrics and reports."""
 
-import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
 from hvc.evaluation.leaderboard import UNKNOWN, Entry, Measured, Picture, Unscored
+from hvc.evaluation.logged import Data, data_of, read_artifact, read_report, report_folder
 from hvc.evaluation.measures import MAIN
 from hvc.evaluation.published import headline_of
-from hvc.pretrain.mlflow_client import is_missing, shown
+from hvc.pretrain.mlflow_client import shown
 from hvc.pretrain.run_at_server import GROUP
 from hvc.pretrain.runs import record_seconds, state_of
 
@@ -37,15 +35,23 @@ class _Evaluation:
     headline: str
     latest: dict[str, float]
     """The newest values of its measures."""
+    reports: bool
+    """Whether its reports are wanted, or figures and files only."""
+    data: Data | None
+    """The files of all its steps; None: see the reports."""
 
 
-def collect(client: Any, uri: str, experiment: str | None) -> tuple[list[Measured], list[Unscored]]:
+def collect(
+    client: Any, uri: str, experiment: str | None, *, reports: bool = True
+) -> tuple[list[Measured], list[Unscored]]:
     """Every evaluation of the runs of an experiment (None: of all), and the runs that have none.
 
     Args:
         client: an MlflowClient.
         uri: its address, for messages.
         experiment: its name.
+        reports: with protocols, checkpoints, figures per sequence and pictures, which costs a request per
+            run; else reports are read only where figures, files or remarks are nowhere else.
 
     Raises:
         UsageError: there is no such experiment.
@@ -58,7 +64,9 @@ def collect(client: Any, uri: str, experiment: str | None) -> tuple[list[Measure
             known = ", ".join(sorted(names.values())) or "none"
             raise UsageError(f"no experiment {experiment!r} at {public(uri)}; there are: {known}")
         runs = list(_all_runs(client, chosen))
-        found = {run.info.run_id: list(_evaluations(run, names[run.info.experiment_id])) for run in runs}
+        found = {
+            run.info.run_id: list(_evaluations(run, names[run.info.experiment_id], reports)) for run in runs
+        }
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             every = [evaluation for one in found.values() for evaluation in one]
             measured = [
@@ -87,7 +95,7 @@ def _all_runs(client: Any, experiments: list[str]) -> Iterator[Any]:
             return
 
 
-def _evaluations(run: Any, experiment: str) -> Iterator[_Evaluation]:
+def _evaluations(run: Any, experiment: str, reports: bool) -> Iterator[_Evaluation]:
     values: dict[str, dict[str, float]] = {}
     for name, value in run.data.metrics.items():
         parts = name.split("/")
@@ -96,7 +104,7 @@ def _evaluations(run: Any, experiment: str) -> Iterator[_Evaluation]:
     for path, latest in values.items():
         usual = headline_of(path.split("/")[1])
         headline = next((name for name in (usual, *MAIN) if name in latest), next(iter(latest)))
-        yield _Evaluation(run, experiment, path, headline, latest)
+        yield _Evaluation(run, experiment, path, headline, latest, reports, data_of(run.data.tags, path))
 
 
 def _entries(client: Any, found: _Evaluation) -> list[Measured]:
@@ -104,6 +112,8 @@ def _entries(client: Any, found: _Evaluation) -> list[Measured]:
     history = client.get_metric_history(found.run.info.run_id, f"{found.path}/{found.headline}")
     points = newest_by_step((point.step, point.value, point.timestamp) for point in history)
     best, last = best_point(points), points[-1]
+    if found.data is not None:
+        return [_measured(client, found, points, best)]
     made = [_measured(client, found, points, point) for point in dict.fromkeys((best, last))]
     if len(made) == 2 and made[0].digest == made[1].digest:
         return made[:1]
@@ -140,10 +150,12 @@ def _best_of_each(every: Iterable[Measured]) -> Iterator[Measured]:
 
 
 def _measured(client: Any, found: _Evaluation, points: list[Point], point: Point) -> Measured:
-    run, (step, value, when) = found.run, point
-    folder = f"{found.path}/step-{step:08d}"
-    report = _report(client, run, f"{folder}/scores.json")
+    run, (step, value, when), data = found.run, point, found.data
+    folder = report_folder(found.path, step)
     _, benchmark, preset = found.path.split("/")
+    bare = data is not None and point == points[-1] and _without_merged(preset) == preset
+    report = {} if bare and not found.reports else read_report(client, run, found.path, step)
+    data = data or Data(str(report.get("data_digest", UNKNOWN)), int(report.get("sequences", 0)))
     scores = report.get("scores")
     if not isinstance(scores, dict):
         scores = found.latest if point == points[-1] else {}
@@ -161,7 +173,7 @@ def _measured(client: Any, found: _Evaluation, points: list[Point], point: Point
         state=_state(run, time.time()),
         evaluated=when / 1000,
         checkpoint=str(report.get("checkpoint", "")),
-        remark=_merged_with(report),
+        remark=_remark(report, data),
         report={key: report[key] for key in ("per_sequence", "per_object", "curves") if key in report},
         pictures=tuple(
             Picture(run.info.run_id, run.info.artifact_uri, f"{folder}/{Path(path).name}", Path(path).name)
@@ -173,17 +185,19 @@ def _measured(client: Any, found: _Evaluation, points: list[Point], point: Point
         entry,
         benchmark,
         _without_merged(preset),
-        str(report.get("data_digest", UNKNOWN)),
+        data.digest,
         found.headline,
-        int(report.get("sequences", 0)),
+        data.sequences,
         {key: value for key, value in protocol.items() if key != "merge_weight"},
     )
 
 
-def _merged_with(report: dict[str, Any]) -> str:
+def _remark(report: dict[str, Any], data: Data) -> str:
     other = report.get("merged")
     if not other:
-        return "" if report else "report is gone: which files it was evaluated on is unknown"
+        return (
+            "report is gone: which files it was evaluated on is unknown" if data.digest == UNKNOWN else ""
+        )
     weight = other.get("weight_of_first")
     return (
         f"merged with {other.get('checkpoint')} ({str(other.get('weights_sha256'))[:7]}), weight {weight}"
@@ -217,38 +231,13 @@ def _unscored(run: Any, experiment: str, now: float) -> Unscored:
     return Unscored(_name(run), run.info.run_id, experiment, state, run.info.start_time / 1000)
 
 
-def _report(client: Any, run: Any, path: str) -> dict[str, Any]:
-    """An evaluation's report; empty where it is gone or was not written by this project."""
-    content = _read_artifact(client, run.info.run_id, run.info.artifact_uri, path)
-    try:
-        report = json.loads(content or b"{}")
-    except ValueError:
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
 def pictures_from(client: Any, uri: str) -> Callable[[Picture], bytes | None]:
     """What brings a picture's bytes from MLflow: None where it is gone, HvcError without an answer."""
 
     def fetch(picture: Picture) -> bytes | None:
         try:
-            return _read_artifact(client, picture.run_id, picture.root, picture.path)
+            return read_artifact(client, picture.run_id, picture.root, picture.path)
         except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to boto3
             raise HvcError(f"MLflow at {public(uri)} gives no pictures: {shown(error, uri)}") from None
 
     return fetch
-
-
-def _read_artifact(client: Any, run_id: str, root: str, path: str) -> bytes | None:
-    """The bytes of a run's artifact; None where it is not there. A local folder is read directly."""
-    parts = urlsplit(root)
-    if parts.scheme in ("", "file"):
-        file = Path(unquote(parts.path)) / path
-        return file.read_bytes() if file.is_file() else None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
-        except Exception as error:
-            if is_missing(error) or "404" in str(error) or isinstance(error, FileNotFoundError):
-                return None
-            raise

@@ -17,8 +17,9 @@ from hvc.pretrain.run_at_server import GROUP
 SILENT_SECONDS = 600.0
 """A running run that said nothing for longer, and for longer than a few records take, is silent."""
 _RECORDS = 5.0
-SCORE = "jf_mean"
 _STATES = {"SCHEDULED": "stopped, goes on", "FINISHED": "finished", "FAILED": "failed", "KILLED": "failed"}
+Headline = Callable[[str], str]
+"""The measure that a benchmark's methods are compared by: `jf_mean`, `miou`, `pck_0.1` and so on."""
 History = Callable[[str, str], list[tuple[int, float]]]
 """All (step, value) of a run's metric: `history(run_id, name)`."""
 
@@ -30,8 +31,10 @@ class Score:
     benchmark: str
     preset: str
     """The protocol's name; `-subset-` in it: not all sequences."""
-    jf_mean: float
-    """Mean of region similarity J and contour accuracy F, in [0, 100]."""
+    measure: str
+    """The benchmark's headline: `jf_mean`, `miou`, `pck_0.1` and so on."""
+    value: float
+    """In percent."""
     step: int
 
 
@@ -82,13 +85,16 @@ def open_tracking(uri: str) -> Any:
     return connect(uri)
 
 
-def list_runs(client: Any, uri: str, experiment: str | None, limit: int, now: float) -> list[RunRow]:
+def list_runs(
+    client: Any, uri: str, experiment: str | None, limit: int, now: float, headline: Headline
+) -> list[RunRow]:
     """The newest `limit` runs of an experiment (None: of all), those begun last first.
 
     Args:
         client: an MlflowClient.
         uri: its address, for messages.
         now: seconds since 1970.
+        headline: says which measure of a benchmark is shown.
 
     Raises:
         UsageError: there is no such experiment.
@@ -106,7 +112,7 @@ def list_runs(client: Any, uri: str, experiment: str | None, limit: int, now: fl
             return [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
 
         return [
-            row_of(run, names[run.info.experiment_id], history, _checkpoint(client, run), now)
+            row_of(run, names[run.info.experiment_id], history, _checkpoint(client, run), now, headline)
             for run in runs
         ]
     except HvcError:
@@ -118,7 +124,12 @@ def list_runs(client: Any, uri: str, experiment: str | None, limit: int, now: fl
 
 
 def row_of(
-    run: Any, experiment: str, history: History, checkpoint: tuple[int, str] | None, now: float
+    run: Any,
+    experiment: str,
+    history: History,
+    checkpoint: tuple[int, str] | None,
+    now: float,
+    headline: Headline,
 ) -> RunRow:
     """What is to say of one run.
 
@@ -127,6 +138,7 @@ def row_of(
         history: asked for scores only.
         checkpoint: step and address of the newest one.
         now: seconds since 1970.
+        headline: says which measure of a benchmark is shown.
     """
     points = {point.key: point for point in run.data.to_proto().metrics}
     own = [point for name, point in points.items() if not name.startswith("eval/")]
@@ -145,7 +157,9 @@ def row_of(
         total_steps=total_steps(run.data.params, run.data.tags, value, step),
         loss=value.get("train/loss"),
         images_per_second=value.get("perf/images_per_second"),
-        scores=best_scores({name: history(run.info.run_id, name) for name in points if _is_score(name)}),
+        scores=best_scores(
+            {name: history(run.info.run_id, name) for name in points if _is_headline(name, headline)}
+        ),
         output=run.data.tags.get("hvc.output"),
         checkpoint=address,
         checkpoint_step=step_number,
@@ -192,20 +206,20 @@ def best_scores(histories: Mapping[str, list[tuple[int, float]]]) -> tuple[Score
     and those of the trunk alone before those with another one merged in.
 
     Args:
-        histories: (step, value) of `eval/BENCHMARK/PRESET/jf_mean`.
+        histories: (step, value) of `eval/BENCHMARK/PRESET/HEADLINE`.
     """
     best: dict[str, Score] = {}
     for name, points in histories.items():
-        _, benchmark, preset, _ = name.split("/")
+        _, benchmark, preset, measure = name.split("/")
         for step, value in points:
-            score = Score(benchmark, preset, value, step)
+            score = Score(benchmark, preset, measure, value, step)
             if math.isfinite(value) and (benchmark not in best or _rank(score) > _rank(best[benchmark])):
                 best[benchmark] = score
     return tuple(best[name] for name in sorted(best))
 
 
 def _rank(score: Score) -> tuple[bool, bool, float, int]:
-    return is_whole(score), "-merged-" not in score.preset, score.jf_mean, score.step
+    return is_whole(score), "-merged-" not in score.preset, score.value, score.step
 
 
 def is_whole(score: Score) -> bool:
@@ -213,9 +227,9 @@ def is_whole(score: Score) -> bool:
     return "-subset-" not in score.preset
 
 
-def _is_score(name: str) -> bool:
+def _is_headline(name: str, headline: Headline) -> bool:
     parts = name.split("/")
-    return len(parts) == 4 and parts[0] == "eval" and parts[-1] == SCORE
+    return len(parts) == 4 and parts[0] == "eval" and parts[-1] == headline(parts[1])
 
 
 def _checkpoint(client: Any, run: Any) -> tuple[int, str] | None:

@@ -1,6 +1,6 @@
 """`hvc runs` for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -11,17 +11,24 @@ from hvc.pretrain.runs import RunRow, Score, duration, is_whole
 
 WIDTH = 100
 """Columns that a listing takes at least where it goes into a file or a pipe."""
+_USUAL = "jf_mean"
 _COLOURS = {"running": "green", "silent": "red", "stopped": "yellow", "failed": "red", "finished": "blue"}
 
 
 def print_runs(
-    rows: Sequence[RunRow], now: float, uri: str, console: Console, experiments: bool = False
+    rows: Sequence[RunRow],
+    now: float,
+    uri: str,
+    console: Console,
+    label: Callable[[str], str],
+    experiments: bool = False,
 ) -> None:
     """A table of runs, and below it where their newest checkpoints and output folders are.
 
     Args:
         now: seconds since 1970.
         uri: MLflow's address; its password is not shown.
+        label: how a measure is called where people read it.
         experiments: show the experiment of each, too.
     """
     if not rows:
@@ -39,11 +46,14 @@ def print_runs(
     table.add_column("state", max_width=17)
     for name in ("step", "loss", "images/s"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("J&F, best", overflow="fold", max_width=24)
+    table.add_column("best score", overflow="fold", max_width=24)
     table.add_column("age", justify="right", no_wrap=True)
     for row in rows:
         cells: list[str | Text] = [row.run_id[:8], _state(row), _steps(row), _figure(row.loss, "+.3f")]
-        cells += [_figure(row.images_per_second, ",.0f"), "\n".join(map(_score, row.scores)) or "-"]
+        cells += [
+            _figure(row.images_per_second, ",.0f"),
+            "\n".join(_score(one, label) for one in row.scores) or "-",
+        ]
         own: list[str | Text] = [row.name, row.experiment] if experiments else [row.name]
         table.add_row(*map(_plain, [*own, *cells]), duration(now - row.started))
     console.print(table)
@@ -52,8 +62,10 @@ def print_runs(
         console.print("\nnewest checkpoints, for `hvc evaluate`, and output folders:", highlight=False)
     for row in placed:
         console.print("\n".join(_places(row)), soft_wrap=True, highlight=False, markup=False)
+    if any(row.scores for row in rows):
+        console.print("\nscores are J&F unless another measure is named", highlight=False)
     if any(not is_whole(score) for row in rows for score in row.scores):
-        console.print("\n* over some of the benchmark's sequences", highlight=False)
+        console.print("* over some of the benchmark's sequences", highlight=False)
 
 
 def _places(row: RunRow) -> list[str]:
@@ -84,5 +96,6 @@ def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _score(score: Score) -> str:
-    return f"{score.benchmark} {score.jf_mean:.1f}{'' if is_whole(score) else '*'}"
+def _score(score: Score, label: Callable[[str], str]) -> str:
+    measure = "" if score.measure == _USUAL else f" {label(score.measure)}"
+    return f"{score.benchmark}{measure} {score.value:.1f}{'' if is_whole(score) else '*'}"

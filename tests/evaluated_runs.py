@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow.entities import Metric
 
+from hvc.evaluation.logged import Data, note_data
 from hvc.pretrain.mlflow_client import client_of, experiment_id
 
 HOUR = 3_600_000
@@ -39,9 +40,14 @@ class Recorded:
         hour: int = 0,
         pictures: Sequence[Path] = (),
         headline: str = "jf_mean",
+        noted: bool = True,
         **more: Any,
     ) -> dict[str, Any]:
-        """The scores of a step, whose sequences differ by a tenth each; returns the report."""
+        """The scores of a step, whose sequences differ by a tenth each; returns the report.
+
+        Args:
+            noted: the run's tag says which files they are of.
+        """
         path = f"eval/{benchmark}/{preset}"
         names = [f"video-{number:02d}" for number in range(count)]
         report = {
@@ -68,6 +74,8 @@ class Recorded:
             **more,
         }
         folder = f"{path}/step-{step:08d}"
+        if noted:
+            note_data(self.client, self.client.get_run(run_id), path, Data(digest, count))
         for one in pictures:
             self.client.log_artifact(run_id, str(one), folder)
         self.client.log_dict(run_id, report, f"{folder}/scores.json")

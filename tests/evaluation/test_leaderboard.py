@@ -5,6 +5,7 @@ import io
 import json
 import math
 import time
+from functools import partial
 
 import pytest
 from evaluated_runs import Recorded
@@ -145,6 +146,32 @@ def test_a_run_stands_with_its_best_step_and_says_what_the_last_one_scored(recor
     assert "55.0 @300" in printed(board_at(recorded))
 
 
+def test_figures_and_files_alone_need_a_report_only_of_a_best_step_that_is_not_the_last(recorded, folder):
+    late, early = recorded.run("late"), recorded.run("early")
+    for step, score in ((100, 50.0), (200, 60.0)):
+        recorded.evaluation(late, step, score)
+        recorded.evaluation(early, step, 110 - score)
+    collected = partial(collect, recorded.client, recorded.uri, recorded.name)
+    whole, figures = (board_of(*collected(reports=reports)) for reports in (True, False))
+    assert csv_text(figures) == csv_text(whole)
+    best = {f"{late}/**/step-00000200", f"{early}/**/step-00000100"}
+    for report in folder.rglob("scores.json"):
+        if not any(report.parent in folder.rglob(pattern) for pattern in best):
+            report.unlink()
+    assert board_of(*collected()) == whole, "no report of other steps is needed"
+    for report in folder.rglob(f"{late}/**/scores.json"):
+        report.unlink()
+    assert csv_text(board_of(*collected(reports=False))) == csv_text(whole)
+
+
+def test_runs_whose_earlier_scores_say_nothing_of_their_files_are_read_from_reports(recorded):
+    run = recorded.run("old")
+    recorded.evaluation(run, 100, 70.0, digest="a" * 64, noted=False)
+    recorded.evaluation(run, 200, 60.0, digest="b" * 64)
+    found, _ = collect(recorded.client, recorded.uri, recorded.name, reports=False)
+    assert {(one.digest[0], one.entry.step) for one in found} == {("a", 100), ("b", 200)}
+
+
 def test_steps_evaluated_on_other_files_are_apart(recorded):
     run = recorded.run("one")
     recorded.evaluation(run, 100, 70.0, digest="a" * 64)
@@ -194,7 +221,7 @@ def test_a_baseline_has_the_name_of_what_it_is(recorded):
 def test_scores_whose_report_is_gone_are_not_compared_with_others(recorded, folder):
     gone, there = recorded.run("gone"), recorded.run("there")
     recorded.evaluation(there, 1, 60.0)
-    recorded.evaluation(gone, 1, 61.0)
+    recorded.evaluation(gone, 1, 61.0, noted=False)
     for report in folder.rglob(f"{gone}/**/scores.json"):
         report.unlink()
     groups = {group.digest: group for group in board_at(recorded).groups}

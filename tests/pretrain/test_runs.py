@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from running import run_hvc
 
 from hvc.base.errors import HvcError, UsageError
+from hvc.evaluation.published import headline_of
 from hvc.pretrain.mlflow_client import connect, experiment_id
 from hvc.pretrain.runs import (
     SILENT_SECONDS,
@@ -83,6 +84,11 @@ def database(tmp_path_factory):
                 (full, 10, 55.5),
                 (full, 20, 52.25),
                 (part, 20, 90.0),
+                ("eval/vost/hvc/j_mean", 20, 26.0),
+                ("eval/vost/hvc/j_last", 20, 15.0),
+                ("eval/vip/crw-vip/miou", 20, 37.0),
+                ("eval/jhmdb/crw-jhmdb/pck_0.1", 20, 57.5),
+                ("eval/jhmdb/crw-jhmdb/pck_0.2", 20, 79.5),
             ],
         ),
         "broken": make("broken", 51 * HOUR, "FAILED"),
@@ -95,7 +101,7 @@ def database(tmp_path_factory):
 
 def rows_of(database, experiment="hvc", limit=20):
     _, uri, client, _ = database
-    return {row.name: row for row in list_runs(client, uri, experiment, limit, time.time())}
+    return {row.name: row for row in list_runs(client, uri, experiment, limit, time.time(), headline_of)}
 
 
 def test_states_come_from_what_was_last_heard(database):
@@ -116,8 +122,11 @@ def test_figures_scores_and_checkpoint_of_a_run(database):
     assert (row.step, row.total_steps, row.loss) == (20, 20, -4.5)
     assert row.images_per_second == pytest.approx(1234.4)
     assert row.scores == (
-        Score("davis2016", "hvc", 55.5, 10),
-        Score("folder-x", "hvc-subset-abc", 90.0, 20),
+        Score("davis2016", "hvc", "jf_mean", 55.5, 10),
+        Score("folder-x", "hvc-subset-abc", "jf_mean", 90.0, 20),
+        Score("jhmdb", "crw-jhmdb", "pck_0.1", 57.5, 20),
+        Score("vip", "crw-vip", "miou", 37.0, 20),
+        Score("vost", "hvc", "j_mean", 26.0, 20),
     )
     assert row.checkpoint_step == 20
     assert row.checkpoint.endswith("step-00000020")
@@ -160,7 +169,9 @@ def test_the_table_is_plain_and_fits_a_hundred_columns(database):
         assert words in first
     assert any("silent for 3 h" in line and "davis2016 41.0" in line for line in table)
     assert any("done [bold]" in line and "davis2016 55.5" in line for line in table)
-    assert any("folder-x 90.0*" in line for line in table)
+    assert "scores are J&F unless another measure is named" in lines
+    for words in ("folder-x 90.0*", "vost J 26.0", "vip mIoU 37.0", "jhmdb PCK@0.1"):
+        assert any(words in line for line in table)
     # Addresses are whole, on a line of their own.
     assert "    s3://bucket/a rather long prefix/done/checkpoints/step-00000020" in lines
     assert any(f"runs:/{ids['done']}@20" in line for line in lines)
@@ -175,7 +186,13 @@ def test_json_says_the_same(database):
     done = run_hvc("runs", "--json", "--limit", "4", cwd=folder.parent, MLFLOW_TRACKING_URI=uri)
     runs = json.loads(done.stdout)["runs"]
     assert [run["run_id"] for run in runs] == [ids[name] for name in ("alive", "killed", "waiting", "done")]
-    assert runs[3]["scores"][0] == {"benchmark": "davis2016", "preset": "hvc", "jf_mean": 55.5, "step": 10}
+    assert runs[3]["scores"][0] == {
+        "benchmark": "davis2016",
+        "preset": "hvc",
+        "measure": "jf_mean",
+        "value": 55.5,
+        "step": 10,
+    }
 
 
 @pytest.mark.slow
@@ -212,7 +229,7 @@ def test_a_server_that_dies_meanwhile_is_an_error_for_people(tmp_path):
     client = connect(uri)
     (tmp_path / "mlflow.db").write_bytes(b"no database")
     with pytest.raises(HvcError, match="stopped answering"):
-        list_runs(client, uri, "hvc", 3, NOW)
+        list_runs(client, uri, "hvc", 3, NOW, headline_of)
 
 
 @given(st.floats(0, 10**7), st.floats(0, 10**4))
@@ -239,11 +256,13 @@ def test_steps_of_the_whole_run(params, tags, metrics, step, expected):
 def test_scores_over_all_sequences_come_first_and_the_best_step_wins():
     whole, part = "eval/davis2016/hvc/jf_mean", "eval/davis2016/hvc-subset-1/jf_mean"
     best = best_scores({part: [(5, 99.0)], whole: [(1, 40.0), (2, 60.0), (3, math.nan), (4, 50.0)]})
-    assert best == (Score("davis2016", "hvc", 60.0, 2),)
-    assert best_scores({part: [(5, 99.0)]}) == (Score("davis2016", "hvc-subset-1", 99.0, 5),)
+    assert best == (Score("davis2016", "hvc", "jf_mean", 60.0, 2),)
+    assert best_scores({part: [(5, 99.0)]}) == (Score("davis2016", "hvc-subset-1", "jf_mean", 99.0, 5),)
     assert best_scores({whole: []}) == ()
     merged = whole.replace("/hvc/", "/hvc-merged-0123456/")
-    assert best_scores({merged: [(2, 80.0)], whole: [(1, 40.0)]}) == (Score("davis2016", "hvc", 40.0, 1),)
+    assert best_scores({merged: [(2, 80.0)], whole: [(1, 40.0)]}) == (
+        Score("davis2016", "hvc", "jf_mean", 40.0, 1),
+    )
 
 
 @pytest.mark.parametrize(
