@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from services.slurm import SlurmCluster  # noqa: E402
 
 from hvc.pretrain.journal import JOURNAL, Journal  # noqa: E402
 from hvc.pretrain.run_note import RunNote  # noqa: E402
+from hvc.slurm.attempts import Attempt, Records  # noqa: E402
 from hvc.slurm.submission import Submission, this_user  # noqa: E402
 
 IN_QUEUE = 200
@@ -57,7 +59,7 @@ def make(folder: Path, count: int, cluster: SlurmCluster) -> None:
         output, place = folder / "outputs" / f"run-{number:04d}", folder / "jobs" / f"train-{number:04d}"
         steps = 50 * 10 ** (number % 3)
         make_run(output, number, steps)
-        (place / "attempts").mkdir(parents=True)
+        place.mkdir(parents=True)
         waits = number >= count - IN_QUEUE
         job_id = submit(place, cluster) if waits else str(1_000_000 + number)
         Submission(
@@ -72,17 +74,9 @@ def make(folder: Path, count: int, cluster: SlurmCluster) -> None:
             workdir=str(folder),
             output=str(output),
         ).write(place)
+        about = {"job_id": job_id, "job_file": "job.json", "nodes": "node1", "started": time.time()}
         ended = {} if waits else {"ended": time.time(), "outcome": "done"}
-        record = {
-            "attempt": 1,
-            "job_id": job_id,
-            "nodes": "node1",
-            "started": time.time(),
-            "outcome": "running",
-        }
-        (place / "attempts" / "attempt-1.json").write_text(
-            json.dumps(record | {"started": time.time()} | ended)
-        )
+        Records(place, None).write(Attempt(attempt=1, **about, **ended))
         for rank in range(8):
             log = place / "logs" / "attempt-1" / f"rank-{rank}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -121,15 +115,17 @@ def submit(place: Path, cluster: SlurmCluster) -> str:
 def measure(env: dict[str, str], count: int, runs: int) -> list[Figure]:
     """Wall time of `hvc jobs --all --json`, and of the same as a table."""
     command = [sys.executable, "-c", "import hvc; hvc.main()", "jobs", "--all"]
-    seconds, told = [], ""
+    seconds, busy, told = [], [], ""
     for _ in range(runs):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), cpu_seconds()
         told = run([*command, "--json"], env)
         seconds.append(time.perf_counter() - start)
+        busy.append(cpu_seconds() - before)
     found = json.loads(told)
     states = [row["state"] for one in found["submissions"] for row in one["jobs"]]
     assert len(states) == count, f"{len(states)} of {count} submissions listed"
     assert found["problem"] == ""
+    assert states.count("done") == count - min(IN_QUEUE, count)
     alive = sum(state in ("running", "waiting") for state in states)
     assert alive == min(IN_QUEUE, count), f"{alive} alive"
     assert all(row["progress"]["step"] for one in found["submissions"] for row in one["jobs"])
@@ -140,8 +136,15 @@ def measure(env: dict[str, str], count: int, runs: int) -> list[Figure]:
     note = f"whole command, median of {runs}; {alive} in Slurm's queue, journals of 50 to 5,000 records"
     return [
         Figure(f"slurm.jobs_{count}_seconds", statistics.median(seconds), "s", asked="< 3", note=note),
+        Figure(f"slurm.jobs_{count}_cpu_seconds", statistics.median(busy), "s", note="of that, computing"),
         Figure(f"slurm.jobs_{count}_table_seconds", drawn, "s", note="the same as a table, once"),
     ]
+
+
+def cpu_seconds() -> float:
+    """Of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run(command: list[str], env: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from hvc.pretrain.journal import DAMAGED, JOURNAL, read_lines
 from hvc.pretrain.run_note import NOTE, RunNote
 
-_TAIL_BYTES = 1 << 15
+_TAIL_BYTES = 1 << 13
 _RECORDS = 5
 """So many of the last metric records say how long a step takes now."""
 

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from running import run_hvc
+from running import make_images, run_hvc
 
 from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.known_jobs import Answer, ask_accounting
 from hvc.slurm.stages import StagePaths
 from hvc.slurm.submit import submit
 
@@ -160,6 +161,10 @@ def test_with_the_controller_away_the_folders_are_shown_and_nothing_is_changed(t
     wait_for(report.job_id, "done")
     listed = told("jobs")
     assert listed["problem"] == ""
+    assert ask_accounting([report.job_id]).jobs[report.job_id].state == "COMPLETED"
+    with monkeypatch.context() as without:  # Slurm's own sacct, on a cluster that keeps no accounts
+        without.setenv("PATH", "/usr/bin:/bin")
+        assert ask_accounting([report.job_id]) == Answer()
     broken = Path(sys.prefix) / "no-such-slurm.conf"
     monkeypatch.setenv("SLURM_CONF", str(broken))
     listed = told("jobs")
@@ -170,3 +175,36 @@ def test_with_the_controller_away_the_folders_are_shown_and_nothing_is_changed(t
     refused = hvc("cancel", report.job_id)
     assert refused.returncode == 1
     assert "nothing was changed" in refused.stderr
+
+
+def test_of_an_array_only_what_is_not_done_is_submitted_again(slurm_env, tmp_path, monkeypatch):
+    """Two parts of a sharding and the job that joins them; one part fails until its cause is put right."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    make_images(tmp_path / "photos", 8)
+    made = {"name": "one", "partition": "batch", "time_minutes": 10, "max_requeues": 0}
+    (tmp_path / "one.yaml").write_text(json.dumps(made | {"folder": str(tmp_path / "jobs")}))
+    output = tmp_path / "data"
+    (output / ".progress").mkdir(parents=True)
+    (output / "shard-000001.tar").mkdir()  # what stands in the way of the second part
+    command = ("submit", "shard", "folder", str(tmp_path / "photos"), str(output), "--min-shards", "2")
+    report = told(*command, "--parts", "2", "--cluster", str(tmp_path / "one.yaml"), "--workers", "1")
+    job_id = report["job_id"]
+
+    def states():
+        (group,) = told("jobs")["submissions"]
+        return [row["state"] for row in group["jobs"]]
+
+    def until(wanted, timeout=180):
+        end = time.monotonic() + timeout
+        while states() != wanted:
+            assert time.monotonic() < end, hvc("jobs", "--all").stdout
+            time.sleep(1)
+
+    until(["done", "failed", "failed"])
+    assert "shard-000001" in told("logs", job_id)["logs"][0]["text"], "of the task that failed"
+    (output / "shard-000001.tar").rmdir()
+    again = told("requeue", job_id)
+    assert "tasks 1" in again["text"]
+    until(["done", "done", "done"])
+    assert (output / "manifest.json").exists()
+    assert not slurm_env.job(f"{again['jobs'][0]}_0"), "the part that was done is not done again"
