@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hvc.base.errors import UsageError
 from hvc.data_prep.shard_config import ShardConfig
 from hvc.evaluation.evaluate_config import EvaluateConfig
+from hvc.evaluation.protocol import Protocol
 from hvc.pretrain.recipe import TrainConfig
 from hvc.slurm.pipeline_config import EvaluateStage, PipelineConfig, ShardStage, TrainStage
 from hvc.slurm.pipeline_inputs import Inputs
@@ -17,7 +19,7 @@ from hvc.slurm.pipeline_plan import SHOWN, Task, digest_of
 from hvc.slurm.sweep import Values, label_of, member_names
 
 _VERSION = 1
-"""Of what digests are made of; another one means that everything runs again."""
+"""Of digests; another one, due when a default changes, means that everything runs again."""
 _SHARD_SPREAD = {"output", "workers", "parts", "part"}
 _EVALUATE_SPREAD = {
     *("checkpoint", "output", "tracking_uri", "device", "workers", "parts", "part", "experiment", "preset"),
@@ -70,7 +72,8 @@ def _shard(pipeline: PipelineConfig, stage: ShardStage, inputs: Inputs) -> Task:
     for entry in values["inputs"]:
         entry["address"] = _absolute(entry["address"])
     listings = [inputs.listing(entry["address"]) for entry in values["inputs"]]
-    decisive = {key: value for key, value in values.items() if key not in _SHARD_SPREAD}
+    usual = ShardConfig.parse({"inputs": values["inputs"][:1], "output": "-"}).resolved()
+    decisive = {"inputs": values["inputs"]} | unlike(values, usual, _SHARD_SPREAD)
     digest = digest_of(_VERSION, "shard", decisive, listings)
     output = _output(pipeline, stage.output, "datasets", config.dataset_name, digest)
     values |= {"output": output, "parts": stage.parts, "name": config.dataset_name}
@@ -119,7 +122,8 @@ def _training(
     taken = (
         [[inputs.dataset(source.address), source.weight] for source in config.data] if data is None else []
     )
-    digest = digest_of(_VERSION, "train", config.method(), data.digest if data else taken)
+    decisive = unlike(config.method(), TrainConfig.parse({"data": "-"}).method())
+    digest = digest_of(_VERSION, "train", decisive, data.digest if data else taken)
     output = _output(pipeline, stage.output, "runs", name, digest)
     values = config.resolved() | {"name": name, "output": output}
     if config.checkpoint.address:
@@ -143,7 +147,9 @@ def _evaluate(
     if config.output or {"parts", "part"} & stage.config.keys():
         raise UsageError(f"{where}: output and parts stand beside config, not in it")
     values = config.resolved() | {"data": _absolute(config.data)}
-    decisive = {key: value for key, value in values.items() if key not in _EVALUATE_SPREAD}
+    usual = EvaluateConfig.parse({"checkpoint": _NOWHERE, "benchmark": config.benchmark, "data": "-"})
+    without = usual.resolved() | {"benchmark": None, "protocol": Protocol().resolved()}
+    decisive = unlike(values, without, _EVALUATE_SPREAD)
     taken: list[Any] = [inputs.listing(values["data"])]
     if config.merge is not None:
         values["merge"], digest = inputs.checkpoint(config.merge, _asked(uri, config.merge))
@@ -210,6 +216,24 @@ def _refuse_same(tasks: list[Task]) -> None:
     for key, count in keys.items():
         if count > 1:
             raise UsageError(f"{key} is there {count} times; let the members' settings differ")
+
+
+def unlike(values: dict[str, Any], usual: dict[str, Any], spread: Collection[str] = ()) -> dict[str, Any]:
+    """Values that are not the usual ones, so that a setting of a later version changes no digest.
+
+    Args:
+        values: resolved.
+        usual: the defaults.
+        spread: keys that are left out.
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        other = usual.get(key)
+        if key in spread or value == other:
+            continue
+        both = isinstance(value, dict) and isinstance(other, dict)
+        found[key] = unlike(value, other) if both else value  # type: ignore[arg-type]
+    return found
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,8 @@ import os
 
 import pytest
 from evaluation_video import make_video
+from hypothesis import given
+from hypothesis import strategies as st
 from registered_runs import RegisteredRun
 from running import make_images
 from training_data import pictures, write_dataset
@@ -15,8 +17,13 @@ from hvc.slurm.pipeline_config import PipelineConfig
 from hvc.slurm.pipeline_inputs import Inputs
 from hvc.slurm.pipeline_late import LateConfig, newest_of
 from hvc.slurm.pipeline_outputs import done_of
-from hvc.slurm.pipeline_tasks import tasks_of
+from hvc.slurm.pipeline_tasks import tasks_of, unlike
 from hvc.slurm.sweep_command import sweep_pipeline
+
+PLAIN = st.integers(0, 2) | st.booleans()
+SETTINGS = st.dictionaries(
+    st.sampled_from("abc"), PLAIN | st.dictionaries(st.sampled_from("xy"), PLAIN, max_size=2), max_size=3
+)
 
 
 @pytest.fixture
@@ -155,6 +162,18 @@ def test_members_of_a_sweep_have_names_outputs_and_evaluations_of_their_own(here
         assert LateConfig.parse(evaluate.config).run == train.output
     names = [task.config["name"] for task in made.values() if task.stage == "train"]
     assert names == ["hvc-seed-1", "hvc-seed-2", "hvc-seed-3-size-32"]
+
+
+@given(SETTINGS, SETTINGS)
+def test_a_setting_of_a_later_version_at_its_default_changes_no_digest(values, usual):
+    new = {"new": 7, "section": {"deep": 1}}
+    assert unlike(values | new, usual | new) == unlike(values, usual)
+    assert unlike({"inner": values | new}, {"inner": usual | new}) == unlike(
+        {"inner": values}, {"inner": usual}
+    )
+    assert unlike(values | new, usual | new | {"section": {"deep": 2}})["section"] == {"deep": 1}
+    assert unlike(usual, usual) == {}
+    assert unlike(values, usual, values) == {}
 
 
 @pytest.mark.parametrize(
