@@ -9,6 +9,7 @@ from hvc.pretrain import run_progress
 from hvc.pretrain.journal import JOURNAL, Journal
 from hvc.pretrain.run_note import RunNote
 from hvc.pretrain.run_progress import progress_of
+from hvc.pretrain.sync import sync
 
 
 def write_journal(folder, steps, *, total=1000, note=0, ends=(), name="long"):
@@ -90,6 +91,7 @@ def test_a_run_that_the_tracker_began_is_read(tmp_path):
     tracker = track(folder, uri)
     tracker.metrics(10, values_at(10))
     tracker.finish(None)
+    assert not any(one.failed for one in sync([folder])), "a busy machine may have left something over"
     found = progress_of(folder)
     assert (found.name, found.step, found.total_steps) == ("tracked", 10, 1000)
     assert found.status == "FAILED"
