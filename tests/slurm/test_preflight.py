@@ -1,6 +1,8 @@
 """What cannot run is refused before it is queued, with the mend; a dry run says the same as warnings."""
 
+import http.server
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,12 @@ def bare_environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def data(tmp_path) -> str:
-    make_images(tmp_path / "images", 4)
-    hvc_json("shard", "folder", "images", "data", cwd=tmp_path)
-    return str(tmp_path / "data")
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("sharded")
+    make_images(folder / "images", 4)
+    hvc_json("shard", "folder", "images", "data", cwd=folder)
+    return str(folder / "data")
 
 
 @pytest.fixture
@@ -70,10 +73,31 @@ def test_servers_of_the_clusters_file_are_those_that_are_looked_for(data, dead, 
     assert findings(TrainConfig(data=data), local()) == {}, "the environment is as it was"
 
 
+class WantsLogin(http.server.BaseHTTPRequestHandler):
+    """What a proxy with a login answers to one who has not sent it."""
+
+    def do_GET(self):
+        self.send_error(401)
+
+    def log_message(self, *words):
+        pass
+
+
+def test_a_server_behind_a_login_is_no_reason_to_refuse(data):
+    with http.server.HTTPServer(("127.0.0.1", 0), WantsLogin) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        found = findings(TrainConfig(data=data, tracking={"uri": uri}), local())
+        server.shutdown()
+    assert list(found) == ["MLflow"]
+    assert found["MLflow"].startswith("warn")
+    assert "MLFLOW_TRACKING_USERNAME" in found["MLflow"]
+
+
 def test_paths_that_the_nodes_do_not_see(data, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     config = TrainConfig(data=data)
-    assert findings(config, ClusterConfig(name="c", cpus_per_task=3, shared=[str(tmp_path)])) == {}
+    assert findings(config, ClusterConfig(name="c", cpus_per_task=3, shared=[str(tmp_path.parent)])) == {}
     found = preflight(places_of("train", config), ClusterConfig(name="c", shared=["/shared"]), "")
     outside = [check.found for check in found if check.name == "shared storage"]
     assert [text.split()[0] for text in outside] == [
@@ -84,7 +108,7 @@ def test_paths_that_the_nodes_do_not_see(data, tmp_path, monkeypatch):
 def test_fewer_cpus_than_workers_and_idle_gpus_are_warnings(data, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     cluster = ClusterConfig(
-        name="c", cpus_per_task=4, gpus_per_node=8, tasks_per_node=2, shared=[str(tmp_path)]
+        name="c", cpus_per_task=4, gpus_per_node=8, tasks_per_node=2, shared=[str(tmp_path.parent)]
     )
     found = findings(TrainConfig(data=data, workers=4), cluster)
     assert found["CPUs per task"].startswith("warn: 4 loader workers and the process itself share 4 CPUs")
@@ -118,6 +142,19 @@ def test_a_real_cluster_is_not_asked_for_what_it_cannot_give(slurm_env, data, va
     assert slurm_env.run("squeue", "-h") == ""
     shown = submit("train", TrainConfig(data=data), cluster, dry_run=True)
     assert [check for check in shown.findings if check.status == "fail"]
+
+
+@pytest.mark.services
+def test_options_that_win_over_the_files_keys_are_left_to_sbatch(slurm_env, data, tmp_path):
+    cluster = ClusterConfig(
+        name="c",
+        partition="nowhere",
+        cpus_per_task=3,
+        shared=[str(tmp_path.parent)],
+        sbatch={"partition": "batch"},
+    )
+    shown = submit("train", TrainConfig(data=data), cluster, dry_run=True)
+    assert not [check for check in shown.findings if check.status == "fail"]
 
 
 @pytest.mark.services
