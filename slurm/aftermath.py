@@ -83,11 +83,12 @@ def settle(script: Script, folder: Path, status: int) -> Verdict:
 def _end(records: Records, attempt: int, failures: list[Failure], status: int) -> None:
     if failures and failures[0].kind == "hung":
         records.end(attempt, "hung", failures[0].words)
-    elif failures:
+    elif failures and failures[0].kind != "alone":
         first = failures[0]
         records.end(attempt, "failed", f"rank {first.rank}: {first.words}")
     else:
-        records.end(attempt, "failed", f"a rank was killed, or could not start (srun: {status})")
+        others = f", and rank {failures[0].rank} lost its peer" if failures else ""
+        records.end(attempt, "failed", f"a rank was killed, or could not start (srun: {status}){others}")
 
 
 def _act(

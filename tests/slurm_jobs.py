@@ -87,7 +87,9 @@ class TrainingJob:
 
     def attempts(self) -> list[dict[str, Any]]:
         """The records of its attempts, in order."""
-        paths = sorted(self.folder.glob("attempts/attempt-*.json"), key=lambda path: len(path.name))
+        paths = sorted(
+            self.folder.glob("attempts/attempt-*.json"), key=lambda path: (len(path.name), path.name)
+        )
         return [json.loads(path.read_text()) for path in paths]
 
     def wait_for_attempt(self, number: int, timeout: float = 120) -> None:

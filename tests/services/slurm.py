@@ -47,7 +47,6 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=256
 ReturnToService=2
-SlurmdTimeout=$slurmd_timeout
 EnforcePartLimits=ALL
 JobRequeue=1
 KillWait=5
@@ -83,9 +82,7 @@ class SlurmCluster:
         nodes: int = 2,
         cpus: int = 4,
         user_signal: bool = True,
-        slurmd_timeout: int = 300,
     ) -> None:
-        """`slurmd_timeout`: seconds after which a node that does not answer is down."""
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
         self.namespaces = _may_make_namespaces()
@@ -99,7 +96,6 @@ class SlurmCluster:
             **self._group.env,
         }
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._slurmd_timeout = slurmd_timeout
         self._write_files(user_signal)
         try:
             self._start()
@@ -174,7 +170,6 @@ class SlurmCluster:
                 user=getpass.getuser(),
                 folder=self._folder,
                 preemption=_USER_SIGNAL if user_signal else "",
-                slurmd_timeout=self._slurmd_timeout,
                 nodes="\n".join(map(self._node_line, self.nodes, ports)),
             )
         )

@@ -227,7 +227,7 @@ def test_a_killed_rank_brings_the_job_back(toy):
     ranks_of(job.report.job_id)[3].kill()
     assert job.ended() == "COMPLETED", job.log(0)
     assert [record.outcome for record in job.attempts()] == ["failed", "done"]
-    assert job.attempts()[0].reason.startswith(("a rank was killed", "rank "))
+    assert job.attempts()[0].reason.startswith(("a rank was killed", "rank "))  # "rank": an error of Gloo
     assert job.attempts()[1].progress > 0
     assert left_over(job.report.job_id) == []
 
