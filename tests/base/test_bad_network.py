@@ -172,10 +172,16 @@ def test_a_lost_answer_to_create_is_no_defeat(s3_env, faulty_s3):
     address = s3_env.bucket("lost")
     proxy = faulty_s3(share=1.0, kinds=("lose",))
     store = open_store(address)
-    timer = threading.Timer(1.0, lambda: setattr(proxy, "share", 0.0))
-    timer.start()
+
+    def mend_after_two() -> None:
+        while proxy.counts["lose"] < 2:
+            time.sleep(0.02)
+        proxy.share = 0.0
+
+    mender = threading.Thread(target=mend_after_two, daemon=True)
+    mender.start()
     store.create("claim", b"mine")
-    timer.join()
+    mender.join(60)
     assert proxy.counts["lose"] >= 2
     assert store.read("claim") == b"mine"
     open_store(address).write("other", b"theirs")
