@@ -144,6 +144,14 @@ def test_a_sweep_of_four_of_which_one_fails(place):
     table = (place.folder / "pipelines" / "small-sweep" / "report.txt").read_text()
     assert "not begun: train/learning_rate=1e+30" in table
 
+    listing = hvc_json("jobs", "--folder", str(place.folder / "jobs"), cwd=place.folder, **place.env)
+    (trainings,) = (one for one in listing["submissions"] if one["stage"] == "train")
+    assert trainings["parent"] == str(place.folder / "pipelines" / "small-sweep")
+    outcomes = {job["task"]: job["state"] for job in trainings["jobs"]}
+    assert outcomes == {0: "done", 1: "done", 2: "failed", 3: "done"}
+    (why,) = (job["reason"] for job in trainings["jobs"] if job["state"] == "failed")
+    assert "not finite" in why
+
     planned = place.submit(*command, "--dry-run")
     missing = [key for key, state in states(planned).items() if state == "to submit"]
     assert missing == [*report["failed"], "report"], "what failed is tried again, and that alone"
