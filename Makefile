@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 IMAGES ?=
-# Test processes side by side; each starts the servers that its tests need.
-JOBS   ?= 2
+# Test processes side by side: one more than two cores, since tests of servers and jobs wait much.
+# Each starts the servers that its tests need.
+JOBS   ?= 3
 ROOMS  := base data_prep pretrain evaluation slurm demo
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
