@@ -11,7 +11,7 @@ DONE = {
     "checkpoint": "/runs/a b/checkpoints/step-00018500",
     "metrics": {"train/loss": -3.25, "perf/images_per_second": 1500.4, "train/static": 0.5},
     "run_id": "c122daf8ca2145218edf87b6cf596019",
-    "tracking_uri": "sqlite:////work/my outputs/mlflow.db",
+    "tracking_uri": "sqlite:////data/my outputs/mlflow.db",
 }
 PAGE = "/#/experiments?workflowType=machine_learning"
 
@@ -22,7 +22,7 @@ def test_a_finished_run():
         "checkpoint: /runs/a b/checkpoints/step-00018500",
         "step: 18,500 of 18,500, loss -3.250, 1,500 images/s",
         "run: runs:/c122daf8ca2145218edf87b6cf596019",
-        "look: mlflow ui --backend-store-uri 'sqlite:////work/my outputs/mlflow.db'",
+        "look: mlflow ui --backend-store-uri 'sqlite:////data/my outputs/mlflow.db'",
         f"  at: http://127.0.0.1:5000{PAGE}",
         "next: hvc evaluate runs:/c122daf8ca2145218edf87b6cf596019 davis2016 DAVIS    (or: folder CLIP)",
     ]
