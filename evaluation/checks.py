@@ -6,10 +6,9 @@ from hvc.base.errors import HvcError
 from hvc.evaluation.decode import check_size
 from hvc.evaluation.images import picture_size
 from hvc.evaluation.joint_files import read_joint_positions
+from hvc.evaluation.layout import raise_all
 from hvc.evaluation.masks import read_mask
 from hvc.evaluation.sequences import Sequence, object_ids
-
-_SHOWN = 10
 
 
 def check_sequences(sequences: Iterable[Sequence]) -> None:
@@ -23,9 +22,7 @@ def check_sequences(sequences: Iterable[Sequence]) -> None:
             check_sequence(sequence)
         except HvcError as error:
             problems.append(str(error))
-    if problems:
-        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise HvcError("\n".join(problems[:_SHOWN] + more))
+    raise_all(problems)
 
 
 def check_sequence(sequence: Sequence) -> None:

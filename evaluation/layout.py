@@ -10,6 +10,7 @@ from hvc.base.errors import HvcError
 _log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 8
+_PROBLEMS_SHOWN = 10
 _FOLDERS_LOOKED_AT = 50
 _OWN = "a person's own videos (folder)"
 _SIGNS = {
@@ -107,10 +108,17 @@ def choose(names: Items[str] | None, listed: Items[str], there: Iterable[str], w
     return list(dict.fromkeys(names))
 
 
-def some(names: Items[str]) -> str:
+def some(names: Items[str], shown: int = _NAMES_SHOWN) -> str:
     """Names for a message: all when few, else the first ones and how many more."""
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return (", ".join(names[:_NAMES_SHOWN]) or "none") + more
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) or "none") + more
+
+
+def raise_all(problems: Items[str], shown: int = _PROBLEMS_SHOWN) -> None:
+    """HvcError with a line for each of the first `shown` problems, and how many more; nothing if none."""
+    if problems:
+        more = [f"... and {len(problems) - shown} more"] if len(problems) > shown else []
+        raise HvcError("\n".join([*problems[:shown], *more]))
 
 
 def words(text: str) -> list[str]:

@@ -15,11 +15,10 @@ from PIL import Image
 from hvc.base.errors import HvcError
 from hvc.evaluation.images import picture_size
 from hvc.evaluation.joint_files import read_tracked
-from hvc.evaluation.layout import some
+from hvc.evaluation.layout import raise_all, some
 from hvc.evaluation.sequences import Sequence, object_ids
 
 _PREFIXES = {"youtube-vos-2018": "Annotations/", "youtube-vos-2019": "Annotations/"}
-_SHOWN = 10
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 """What Pillow and zipfile raise of damaged files, and of encrypted ones or unknown compression."""
 
@@ -63,7 +62,7 @@ def check_results(benchmark: str, sequences: list[Sequence], results: Path, *, c
                 name for name, owner in wanted.items() if owner is sequence and name in files.names
             ):
                 problems += _label_map(files, name, size, ids, sequence)
-    _raise(problems)
+    raise_all(problems)
     return len(wanted)
 
 
@@ -179,11 +178,5 @@ def _check_joints(sequences: list[Sequence], results: Path) -> int:
         if (tracked.width, tracked.height) != (width, height):
             found = f"{tracked.width} x {tracked.height}"
             problems.append(f"{path} is for {found} pixels, but the video is {width} x {height}")
-    _raise(problems)
+    raise_all(problems)
     return len(sequences)
-
-
-def _raise(problems: list[str]) -> None:
-    if problems:
-        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise HvcError("\n".join(problems[:_SHOWN] + more))

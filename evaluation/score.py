@@ -8,6 +8,7 @@ from typing import Any
 from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.pool import default_workers
 from hvc.evaluation.benchmarks import BENCHMARKS
+from hvc.evaluation.layout import raise_all
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.score_frames import score_sequences
 from hvc.evaluation.scorer import Scorer
@@ -99,9 +100,7 @@ def _check(scorer: Scorer, sequences: list[Sequence], results: Path, *, chosen: 
             f"({', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}): expected "
             f"{example}{_elsewhere(results, absent[0])}{mend}",
         )
-    if problems:
-        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise HvcError("\n".join(problems[:_SHOWN] + more))
+    raise_all(problems, _SHOWN)
 
 
 def _elsewhere(results: Path, name: str) -> str:

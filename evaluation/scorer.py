@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvc.base.errors import HvcError
+from hvc.evaluation.layout import some
 from hvc.evaluation.sequences import Sequence
 
 _SHOWN = 3
@@ -73,10 +74,9 @@ class Scorer(ABC):
         files = self.files(sequence, results)
         missing = [path for path in files if not path.is_file()]
         if missing:
-            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             raise HvcError(
                 f"sequence {sequence.name}: {len(missing)} of {len(files)} files of results are missing: "
-                f"{', '.join(map(str, missing[:_SHOWN]))}{more}; write a result for every frame that is "
+                f"{some([str(path) for path in missing], _SHOWN)}; write a result for every frame that is "
                 "scored, under the frame's name"
             )
 
