@@ -48,22 +48,23 @@ def check_results(benchmark: str, sequences: list[Sequence], results: Path, *, c
     with _open(results) as files:
         prefix = _prefix(benchmark, files)
         wanted = {
-            f"{prefix}{sequence.name}/{sequence.frames[index].stem}.png": sequence
+            sequence.name: [
+                f"{prefix}{sequence.name}/{sequence.frames[index].stem}.png" for index in sequence.results
+            ]
             for sequence in sequences
-            for index in sequence.results
         }
+        every = {name for names in wanted.values() for name in names}
         if chosen:
             own = tuple(f"{prefix}{sequence.name}/" for sequence in sequences)
             files.names = {name for name in files.names if name.startswith(own)}
-        problems = _names(files, wanted)
+        problems = _names(files, every)
         for sequence in sequences:
             size, ids = picture_size(sequence.frames[0]), set(object_ids(sequence).tolist())
-            for name in (
-                name for name, owner in wanted.items() if owner is sequence and name in files.names
-            ):
-                problems += _label_map(files, name, size, ids, sequence)
+            for name in wanted[sequence.name]:
+                if name in files.names:
+                    problems += _label_map(files, name, size, ids, sequence)
     raise_all(problems)
-    return len(wanted)
+    return len(every)
 
 
 class _Files(ABC):
@@ -113,9 +114,9 @@ def _prefix(benchmark: str, files: _Files) -> str:
     return prefix
 
 
-def _names(files: _Files, wanted: dict[str, Sequence]) -> list[str]:
-    missing = sorted(wanted.keys() - files.names)
-    extra = sorted(files.names - wanted.keys())
+def _names(files: _Files, wanted: set[str]) -> list[str]:
+    missing = sorted(wanted - files.names)
+    extra = sorted(files.names - wanted)
     problems = []
     if missing and len(missing) == len(wanted):
         problems.append(f"{files.place}: expected {missing[0]} and so on, there is {some(extra)}")
