@@ -81,6 +81,8 @@ def one_of_several_writers(path: Path, output: str) -> Iterator[None]:
     The file stays. Raises BusyError while somebody is the sole writer.
     """
     handle = _take(path, output, time.monotonic(), fcntl.LOCK_SH, NO_TURN)
+    with suppress(OSError):
+        os.ftruncate(handle, 0)  # the words of a killed sole writer: nobody takes over from us by them
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from hvc.base.errors import HvcError
-from hvc.data_prep.lock import BusyError, TakenOverError, Turn, sole_writer
+from hvc.data_prep.lock import BusyError, TakenOverError, Turn, one_of_several_writers, sole_writer
 
 HOLD = """
 import sys
@@ -127,3 +127,14 @@ def test_who_was_taken_over_leaves_the_other_ones_lock(tmp_path):
         check()
         with pytest.raises(BusyError), sole_writer(path, "there"):
             raise AssertionError("not to be reached")
+
+
+def test_nobody_takes_over_from_several_by_what_a_killed_sole_writer_left(tmp_path):
+    path = tmp_path / "lock"
+    with sole_writer(path, "there", turn=Turn("job 7", 1)):
+        left = path.read_bytes()
+    path.write_bytes(left)  # as after SIGKILL
+    with one_of_several_writers(path, "there"):
+        with pytest.raises(BusyError), sole_writer(path, "there", turn=Turn("job 7", 2)):
+            raise AssertionError("not to be reached")
+        assert path.exists()
