@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hvc.base.config import Config
 from hvc.base.errors import HvcError
 from hvc.base.stage import STAGE_VERSION
+from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.stages import StagePaths
 
 
@@ -27,6 +28,18 @@ class JobFile(Config):
     """A node so many times slower than the median is left out; 0: none is."""
     snapshot: str | None = None
     """Folder of the code that the job runs from; null is whatever is installed."""
+
+    @classmethod
+    def of(cls, stage: StagePaths, config: dict[str, Any], cluster: ClusterConfig, snapshot: Path) -> Self:
+        """What a submission runs there, from its snapshot; `config` with all values resolved."""
+        return cls(
+            stage=stage,
+            config=config,
+            cluster=cluster.name,
+            max_requeues=cluster.max_requeues,
+            slow_node_factor=cluster.slow_node_factor,
+            snapshot=str(snapshot),
+        )
 
     def write(self, path: Path) -> None:
         """Write as JSON; it holds no secrets, because configs hold none."""

@@ -85,14 +85,7 @@ def submit_parts(
     configs = [{**config.resolved(), "part": part} for part in range(parts)]
     snapshot = keep(folder, config, cluster)
     for path, values in zip([*files, folder / "job-join.json"], [*configs, config.resolved()], strict=True):
-        JobFile(
-            stage=paths,
-            config=values,
-            cluster=cluster.name,
-            max_requeues=cluster.max_requeues,
-            slow_node_factor=cluster.slow_node_factor,
-            snapshot=str(snapshot),
-        ).write(path)
+        JobFile.of(paths, values, cluster, snapshot).write(path)
     executor = executor_for(cluster, job_name, folder, **more)
     array = queue(executor, files)
     said = {"name": name, "parent": parent, "array": parts}

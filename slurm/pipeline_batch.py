@@ -75,13 +75,7 @@ class Sender:
         alone = len(configs) == 1
         files = [folder / ("job.json" if alone else f"job-{number}.json") for number in range(len(configs))]
         for path, values in zip(files, configs, strict=True):
-            JobFile(
-                stage=paths,
-                config=values,
-                cluster=cluster.name,
-                max_requeues=cluster.max_requeues,
-                snapshot=str(snapshot),
-            ).write(path)
+            JobFile.of(paths, values, cluster, snapshot).write(path)
         job_id = queue(self._executor(batch, cluster, folder, after), files)
         size = None if alone else len(configs)
         note(

@@ -84,15 +84,7 @@ def submit(
     refuse(findings)
     folder = make_folder(root, paths.name)
     snapshot = keep(folder, config, cluster)
-    job_file = JobFile(
-        stage=paths,
-        config=config.resolved(),
-        cluster=cluster.name,
-        max_requeues=cluster.max_requeues,
-        slow_node_factor=cluster.slow_node_factor,
-        snapshot=str(snapshot),
-    )
-    job_file.write(folder / "job.json")
+    JobFile.of(paths, config.resolved(), cluster, snapshot).write(folder / "job.json")
     executor = executor_for(cluster, job_name, folder, **more)
     job_id = queue(executor, [folder / "job.json"])
     note(folder, job_id, paths, places, cluster, name=name, parent=parent)

@@ -162,7 +162,7 @@ def test_killed_between_two_submissions_the_same_command_goes_on(place):
     """The state is put back to what a kill leaves right after sbatch took the second of three jobs."""
     hvc_json("shard", "folder", "photos", "dataset", cwd=place.folder)
     held = json.loads((place.folder / "cpu.yaml").read_text()) | {"sbatch": {"hold": True}}
-    place.write("cpu.yaml", held)
+    place.write("cpu.yaml", held | {"slow_node_factor": 2.5})
     evaluate = {"config": {"benchmark": "folder", "data": "clips"}}
     pipeline = {"name": "held", "train": {"config": SMALL | {"data": "dataset"}}, "evaluate": [evaluate]}
     command = ("pipeline", place.write("held.yaml", pipeline))
@@ -180,3 +180,5 @@ def test_killed_between_two_submissions_the_same_command_goes_on(place):
     place.cluster.run("scancel", *queue)
     assert sorted(queue) == sorted(row["job_id"] for row in again)
     assert len(MlflowClient(place.uri).search_runs(["1"])) == 1, "one run, however often it is begun"
+    files = [json.loads(path.read_text()) for path in (place.folder / "jobs").glob("*/job.json")]
+    assert {(one["max_requeues"], one["slow_node_factor"]) for one in files} == {(0, 2.5)}
