@@ -34,7 +34,7 @@ class Config(BaseModel):
         """Validate plain data; `where` names its origin in error messages."""
         data = copy.deepcopy(data)
         for text in overrides or []:
-            _apply_override(data, text)
+            apply_override(data, text)
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -70,7 +70,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _apply_override(data: dict[str, Any], text: str) -> None:
+def apply_override(data: dict[str, Any], text: str) -> None:
+    """Set one `key=value` in plain data, the value as YAML has it; UsageError for what is no such text."""
     key, equals, raw = text.partition("=")
     if not equals or not key:
         raise UsageError(f"override {text!r}: write it as key=value, e.g. steps=100")

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hvc.base.config import apply_override
 from hvc.base.errors import UsageError
 from hvc.pretrain.recipe import TrainConfig
 from hvc.slurm.pipeline_config import PipelineConfig
@@ -38,7 +37,7 @@ def sweep_pipeline(
     return PipelineConfig.parse(
         {
             "name": name or f"{common.name}-sweep",
-            "train": {"recipe": str(recipe), "config": _settings(overrides)},
+            "train": {"recipe": str(recipe), "config": _with({}, overrides)},
             "sweep": {"grid": values},
             "evaluate": [
                 {"cluster": evaluate_cluster and str(evaluate_cluster), "config": _evaluation(text)}
@@ -56,21 +55,10 @@ def _evaluation(text: str) -> dict[str, Any]:
         raise UsageError(
             f"--evaluate {text!r}: write it as 'BENCHMARK DATA [key=value ...]', e.g. 'davis2017 DAVIS'"
         ) from None
-    config: dict[str, Any] = {"benchmark": benchmark, "data": data}
-    for key, value in _settings(overrides).items():
-        *sections, last = key.split(".")
-        inner = config
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[last] = value
-    return config
+    return _with({"benchmark": benchmark, "data": data}, overrides)
 
 
-def _settings(overrides: Sequence[str]) -> dict[str, Any]:
-    settings = {}
+def _with(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
-        key, equals, raw = text.partition("=")
-        if not equals or not key:
-            raise UsageError(f"override {text!r}: write it as key=value, e.g. steps=100")
-        settings[key] = yaml.safe_load(raw)
-    return settings
+        apply_override(config, text)
+    return config

@@ -248,6 +248,10 @@ def test_a_sweep_on_the_command_line_is_a_pipeline(here):
         sweep_pipeline(here / "small.yaml", [], [], [], None, None)
     with pytest.raises(UsageError, match="BENCHMARK DATA"):
         sweep_pipeline(here / "small.yaml", [], ["seed=1"], ["davis2017"], None, None)
+    with pytest.raises(UsageError, match="not valid YAML"):
+        sweep_pipeline(here / "small.yaml", [], ["seed=1"], ["folder clips merge=[3"], None, None)
+    with pytest.raises(UsageError, match="'data' is a value, not a section"):
+        sweep_pipeline(here / "small.yaml", [], ["seed=1"], ["folder clips data.x=3"], None, None)
 
 
 def test_a_pipeline_says_all_of_itself_as_yaml(here):
