@@ -35,6 +35,14 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def read_scaled(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture scaled to (width, height), uint8 RGB [height, width, 3]; HvcError as for `read_frame`."""
+    with _naming(path), Image.open(path) as image:
+        _refuse_huge(image, path)
+        image.draft("RGB", size)  # a JPEG is decoded at half or a quarter of its size, if that will do
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     try:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvc.evaluation.images import picture_size
+from hvc.evaluation.images import picture_size, read_scaled
 from hvc.evaluation.joint_files import read_joint_positions, read_tracked
 from hvc.evaluation.masks import read_mask
 from hvc.evaluation.overlays import Pixels, Point, overlay, part_palette, skeleton
@@ -47,10 +47,7 @@ class Scene:
 
     def plain(self, index: int, size: Size) -> Pixels:
         """A frame without labels, uint8 RGB [H, W, 3]."""
-        path = self._sequence.frames[index]
-        with Image.open(path) as image:
-            image.draft("RGB", size)  # a JPEG is decoded at half or a quarter of its size, if that will do
-            return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+        return read_scaled(self._sequence.frames[index], size)
 
     def propagated(self, index: int, size: Size) -> Image.Image:
         """A frame with the results over it."""

@@ -120,6 +120,14 @@ def test_a_missing_result_is_named(video, tmp_path):
         draw(sequence, labels, None, tmp_path / "pictures")
 
 
+def test_a_damaged_frame_is_named(video, tmp_path):
+    sequence, labels = written(video, tmp_path)
+    path = sequence.frames[3]
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(HvcError, match=rf"{path.name}: not a readable picture"):
+        draw(sequence, labels, None, tmp_path / "pictures")
+
+
 @pytest.mark.parametrize("most", [40_000, 250_000])
 def test_a_moving_picture_keeps_to_its_size(most, tmp_path):
     large = np.random.default_rng(0).integers(0, 255, (24, 270, 480, 3), np.uint8)
