@@ -165,8 +165,10 @@ def board_of(
         published: also the published figures of benchmarks on which nothing was measured.
     """
     chosen = [one for one in measured if benchmark in (None, one.benchmark)]
-    keys = {(one.benchmark, one.preset, one.digest, one.sequences) for one in chosen}
-    groups = [_group([one for one in chosen if _key(one) == key]) for key in sorted(keys)]
+    members: dict[tuple[str, str, str, int], list[Measured]] = {}
+    for one in chosen:
+        members.setdefault(_key(one), []).append(one)
+    groups = [_group(members[key]) for key in sorted(members)]
     joined = {group.benchmark for group in groups if group.whole and group.usual}
     wanted = {figure.benchmark for figure in PUBLISHED if benchmark in (None, figure.benchmark)}
     here = {group.benchmark for group in groups}

@@ -121,7 +121,7 @@ def _section(number: int, group: Group, facts: dict[str, Any], album: "_Album") 
             f'<td class="n" data-value="{place}">{place}</td>',
             _name(entry, opener),
         ]
-        cells += [_cell(entry.step, "n")] if measured else []
+        cells += [_step(entry.step)] if measured else []
         cells += [_score(entry.scores.get(name), not index) for index, name in enumerate(measures)]
         cells += [_last(entry)] if stepped else []
         cells += [_state(entry.state), _day(entry.evaluated)] if measured else []
@@ -156,12 +156,8 @@ def _name(entry: Entry, opener: str) -> str:
     return f'<td class="name">{opener}{_e(entry.name)}{short}{tag}</td>'
 
 
-def _cell(value: int | None, classes: str) -> str:
-    return (
-        f'<td class="{classes}"></td>'
-        if value is None
-        else (f'<td class="{classes}" data-value="{value}">{value:,}</td>')
-    )
+def _step(value: int | None) -> str:
+    return '<td class="n"></td>' if value is None else f'<td class="n" data-value="{value}">{value:,}</td>'
 
 
 def _score(value: float | None, headline: bool) -> str:
