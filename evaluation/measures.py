@@ -27,11 +27,8 @@ def label(measure: str) -> str:
 def main_curve(curves: Mapping[str, Sequence[float]]) -> tuple[str, list[float]] | None:
     """One sequence's values per frame by which it is judged, and their label; None without curves.
 
-    Where there is no curve of J&F itself, it is the mean of J and F, frame by frame.
+    Where J and F are measured it is their mean, frame by frame.
     """
-    for name in ("jf", "jf_mean"):
-        if name in curves:
-            return label(name), list(curves[name])
     if {"j", "f"} <= set(curves):
         pairs = zip(curves["j"], curves["f"], strict=True)
         return label("jf"), [(j + f) / 2 for j, f in pairs]

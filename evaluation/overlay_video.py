@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hvc.evaluation.scenes import Scene
 from hvc.evaluation.strips import spread
-from hvc.pretrain.charts import INK, PAPER
+from hvc.pretrain.charts import BLUE, INK, PAPER
 
 MOST_BYTES = 3_000_000
 MOST_FRAMES = 80
@@ -81,5 +81,5 @@ def _frame(scene: Scene, index: int, values: Mapping[int, float], measure: str, 
     if index in values:
         pen.text((size[0] - 4, middle), f"{measure} {values[index]:.1f}", INK, font, anchor="rm")
     done = round(size[0] * (index + 1) / len(scene))
-    pen.line((0, size[1], done, size[1]), "#0072b2", 2)
+    pen.line((0, size[1], done, size[1]), BLUE, 2)
     return canvas

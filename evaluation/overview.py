@@ -1,6 +1,6 @@
 """All sequences of an evaluation on one sheet, worst first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -74,12 +74,3 @@ def _sparkline(pen: ImageDraw.ImageDraw, values: Sequence[float], left: int, top
     step = (CELL - 1) / (len(values) - 1)
     points = [(left + place * step, top + height * (1 - value / 100)) for place, value in enumerate(values)]
     pen.line(points, BLUE, 2)
-
-
-def detail(scores: Mapping[str, float], headline: str, labels: Mapping[str, str]) -> str:
-    """Scores beside the headline in words: `J 61.2   F 70.1`."""
-    return "   ".join(
-        f"{words} {scores[name]:.1f}"
-        for name, words in labels.items()
-        if name in scores and name != headline
-    )

@@ -11,7 +11,7 @@ from typing import Protocol
 from hvc.evaluation.feature_sheet import Features, feature_sheet
 from hvc.evaluation.measures import MAIN, label, main_curve, scored_frames
 from hvc.evaluation.overlay_video import write_video
-from hvc.evaluation.overview import Cell, detail, overview
+from hvc.evaluation.overview import Cell, overview
 from hvc.evaluation.scenes import Scene
 from hvc.evaluation.score_curves import score_curves
 from hvc.evaluation.sequences import Sequence as Video
@@ -49,8 +49,8 @@ def draw(sequence: Video, labels: Path, summary: Scored | None, folder: Path) ->
     measure, values = _by_frame(curves, scene.results)
     files = [folder / f"{name}.png", folder / f"{name}.gif"]
     scores = summary.per_sequence.get(name, {}) if summary else {}
-    words = [name, *(f"{label(one)} {scores[one]:.1f}" for one in MAIN if one in scores)]
-    strip_of(scene, values, measure, "   ".join(words)).save(files[0])
+    heading = f"{name}   {_words(scores)}".rstrip()
+    strip_of(scene, values, measure, heading).save(files[0])
     write_video(scene, values, measure, files[1])
     if summary and curves:
         prefix = f"{name}/"
@@ -60,7 +60,7 @@ def draw(sequence: Video, labels: Path, summary: Scored | None, folder: Path) ->
             if key.startswith(prefix)
         }
         files.append(folder / f"{name}-scores.png")
-        score_curves("   ".join(words), curves, scene.results, objects).save(files[-1])
+        score_curves(heading, curves, scene.results, objects).save(files[-1])
     return files
 
 
@@ -80,15 +80,14 @@ def draw_overview(
         headline: the measure that orders them.
         title: what was evaluated on what.
     """
-    labels_of = {name: label(name) for name in MAIN}
     cells = []
     for sequence in sequences:
         scores = summary.per_sequence.get(sequence.name, {})
         if headline in scores:
             curve = main_curve(summary.curves.get(sequence.name, {}))
-            words = detail(scores, headline, labels_of)
+            others = {name: value for name, value in scores.items() if name != headline}
             scene = Scene(sequence, labels)
-            cells.append(Cell(scene, scores[headline], words, curve[1] if curve else []))
+            cells.append(Cell(scene, scores[headline], _words(others), curve[1] if curve else []))
     if not cells:
         return []
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +107,11 @@ def draw_features(sequences: Sequence[Video], features: Features, folder: Path) 
     videos = [(one.name, one.frames[0], one.frames[-1]) for one in sequences]
     feature_sheet(videos, features).save(folder / FEATURES)
     return [folder / FEATURES]
+
+
+def _words(scores: Mapping[str, float]) -> str:
+    """Scores that papers quote, in words: `J&F 65.6   J 61.2   F 70.1`."""
+    return "   ".join(f"{label(name)} {scores[name]:.1f}" for name in MAIN if name in scores)
 
 
 def _by_frame(curves: Mapping[str, list[float]], results: Sequence[int]) -> tuple[str, dict[int, float]]:
