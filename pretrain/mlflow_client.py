@@ -3,13 +3,14 @@
 import logging
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from hvc.base.addresses import public
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, UsageError
 from hvc.base.files import put_if_absent
 from hvc.pretrain.network_words import network_words
 
@@ -67,6 +68,29 @@ def connect(uri: str) -> Any:
             "it is the local outputs/mlflow.db"
         ) from None
     return client
+
+
+@contextmanager
+def answering(uri: str, advice: str = "run the same command again") -> Iterator[None]:
+    """Whatever MLflow raises in here is an HvcError that ends with `advice`; our own errors pass."""
+    try:
+        yield
+    except HvcError:
+        raise
+    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
+        raise HvcError(
+            f"MLflow at {public(uri)} stopped answering: {shown(error, uri)}; {advice}"
+        ) from None
+
+
+def experiments_of(client: Any, uri: str, name: str | None) -> dict[str, str]:
+    """Id -> name of the experiment of this name (None: of all); UsageError if there is none."""
+    names = {item.experiment_id: item.name for item in client.search_experiments()}
+    chosen = {key: one for key, one in names.items() if name in (None, one)}
+    if not chosen and name is not None:
+        known = ", ".join(sorted(names.values())) or "none"
+        raise UsageError(f"no experiment {name!r} at {public(uri)}; there are: {known}")
+    return chosen
 
 
 def first_line(error: BaseException) -> str:

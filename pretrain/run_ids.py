@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-from hvc.base.addresses import public
-from hvc.base.errors import HvcError, UsageError
-from hvc.pretrain.mlflow_client import shown
+from hvc.base.errors import UsageError
+from hvc.pretrain.mlflow_client import answering
 
 _WHOLE = 32
 _SHOWN = 5
@@ -23,12 +22,10 @@ def whole_id(client: Any, beginning: str, uri: str) -> str:
     """
     if len(beginning) >= _WHOLE or not _FEW.fullmatch(beginning):
         return beginning
-    try:
+    with answering(uri):
         experiments = [item.experiment_id for item in client.search_experiments()]
         wanted = f"attributes.run_id LIKE '{beginning}%'"
         found = client.search_runs(experiments, wanted, max_results=_SHOWN)
-    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
-        raise HvcError(f"MLflow at {public(uri)} stopped answering: {shown(error, uri)}") from None
     if len(found) > 1:
         names = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found)
         raise UsageError(f"several runs begin with {beginning}: {names}; write more of the id")

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hvc.base.addresses import public
-from hvc.base.errors import HvcError, UsageError
-from hvc.pretrain.mlflow_client import connect, shown
+from hvc.base.errors import HvcError
+from hvc.pretrain.mlflow_client import answering, connect, experiments_of
 from hvc.pretrain.run_at_server import GROUP
 
 SILENT_SECONDS = 600.0
@@ -100,13 +99,9 @@ def list_runs(
         UsageError: there is no such experiment.
         HvcError: the server does not answer.
     """
-    try:
-        names = {item.experiment_id: item.name for item in client.search_experiments()}
-        chosen = [one for one, name in names.items() if experiment in (None, name)]
-        if not chosen and experiment is not None:
-            known = ", ".join(sorted(names.values())) or "none"
-            raise UsageError(f"no experiment {experiment!r} at {public(uri)}; there are: {known}")
-        runs = client.search_runs(chosen, max_results=limit, order_by=["attributes.start_time DESC"])
+    with answering(uri):
+        names = experiments_of(client, uri, experiment)
+        runs = client.search_runs(list(names), max_results=limit, order_by=["attributes.start_time DESC"])
 
         def history(run_id: str, name: str) -> list[tuple[int, float]]:
             return [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
@@ -115,12 +110,6 @@ def list_runs(
             row_of(run, names[run.info.experiment_id], history, _checkpoint(client, run), now, headline)
             for run in runs
         ]
-    except HvcError:
-        raise
-    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
-        raise HvcError(
-            f"MLflow at {public(uri)} stopped answering: {shown(error, uri)}; run the same command again"
-        ) from None
 
 
 def row_of(
