@@ -20,8 +20,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hvc.base.storage import AlreadyExistsError, MissingError, StorageError, Store
 from hvc.data_prep.lock import NO_TURN, BusyError, TakenOverError, Turn
 
-__all__ = ["Claim", "Holder", "TakenOverError", "claimed"]
-
 BEAT_SECONDS = 10.0
 """How often a holder rewrites its claim."""
 

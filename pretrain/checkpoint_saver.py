@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
-from hvc.data_prep.claim import TakenOverError
+from hvc.data_prep.lock import TakenOverError
 from hvc.pretrain.checkpoint import Checkpoint
 from hvc.pretrain.checkpoint_writer import Snapshot, write_checkpoint
 from hvc.pretrain.recipe import CheckpointConfig

@@ -11,8 +11,8 @@ import pytest
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.data_prep import claim
-from hvc.data_prep.claim import Claim, Holder, TakenOverError, claimed
-from hvc.data_prep.lock import BusyError, Turn
+from hvc.data_prep.claim import Claim, Holder, claimed
+from hvc.data_prep.lock import BusyError, TakenOverError, Turn
 
 NAME = "claim.json"
 

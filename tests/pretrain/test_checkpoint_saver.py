@@ -14,7 +14,8 @@ from checkpoint_data import assert_intact, snapshot, write, write_version_1
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
-from hvc.data_prep.claim import Holder, TakenOverError, claimed
+from hvc.data_prep.claim import Holder, claimed
+from hvc.data_prep.lock import TakenOverError
 from hvc.pretrain import checkpoint_saver
 from hvc.pretrain.checkpoint import complete_steps, newest
 from hvc.pretrain.checkpoint_saver import Saver
