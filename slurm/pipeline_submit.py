@@ -24,7 +24,7 @@ from hvc.slurm.pipeline_outputs import done_of
 from hvc.slurm.pipeline_plan import Batch, Dependency, Task, batches, dependency_text
 from hvc.slurm.pipeline_report import is_reported, report_task
 from hvc.slurm.pipeline_state import PipelineState, Sent
-from hvc.slurm.pipeline_tasks import tasks_of
+from hvc.slurm.pipeline_tasks import recipe_of, tasks_of
 from hvc.slurm.preflight import environment_of
 from hvc.slurm.submit import refuse
 
@@ -217,7 +217,7 @@ class _Submission:
                 if batch.role != "parts" and task in batch.tasks:
                     index = f"_{batch.tasks.index(task)}" if len(batch.tasks) > 1 else ""
                     row |= {"state": word, "job_id": f"{jobs[number]}{index}" if jobs[number] else None}
-                    row["after"] = task.need or None
+                    row["after"] = task.need
             rows.append(row)
         return rows
 
@@ -234,8 +234,8 @@ def _uri_for_all(config: PipelineConfig, clusters: dict[str, ClusterConfig]) -> 
     """MLflow's address for all configs; none where the environment says it, maybe with a password."""
     if config.tracking_uri:
         return config.tracking_uri
-    if config.train is not None and config.train.recipe is not None:
-        given = TrainConfig.load(config.train.recipe, ["data=unknown"]).tracking.uri
+    if config.train is not None:
+        given = recipe_of(config.train, {}, "unknown", None).tracking.uri
         if given:
             return given
     servers = [one.mlflow for one in clusters.values() if one.mlflow]

@@ -85,7 +85,7 @@ def _train(
     pipeline: PipelineConfig, stage: TrainStage, data: Task | None, uri: str | None, inputs: Inputs
 ) -> list[Task]:
     members: list[Values] = pipeline.sweep.all_members if pipeline.sweep else [{}]
-    bases = [_recipe(stage, values, data, uri) for values in members]
+    bases = [recipe_of(stage, values, data.output if data else None, uri) for values in members]
     names = member_names(bases[0].name, members) if pipeline.sweep else [bases[0].name]
     return [
         _training(
@@ -95,11 +95,11 @@ def _train(
     ]
 
 
-def _recipe(stage: TrainStage, values: Values, data: Task | None, uri: str | None) -> TrainConfig:
-    """The recipe with a stage's and a member's settings over it."""
+def recipe_of(stage: TrainStage, values: Values, data: str | None, uri: str | None) -> TrainConfig:
+    """The recipe with a stage's and a member's settings over it, then `data` and `uri` where given."""
     settings = {**stage.config, **values}
     if data is not None:
-        settings["data"] = data.output
+        settings["data"] = data
     if uri is not None:
         settings["tracking.uri"] = uri
     overrides = [f"{key}={json.dumps(value)}" for key, value in _flat(settings).items()]

@@ -17,6 +17,7 @@ from hvc.slurm.pipeline_config import PipelineConfig
 from hvc.slurm.pipeline_inputs import Inputs
 from hvc.slurm.pipeline_late import LateConfig, newest_of
 from hvc.slurm.pipeline_outputs import done_of
+from hvc.slurm.pipeline_submit import submit_pipeline
 from hvc.slurm.pipeline_tasks import tasks_of, unlike
 from hvc.slurm.sweep_command import sweep_pipeline
 
@@ -68,6 +69,16 @@ def test_what_one_stage_makes_the_next_takes(here):
     assert recipe.tracking.uri == late.evaluate["tracking_uri"] == "http://mlflow:5000"
     assert all(task.output.endswith(task.digest[:12]) for task in made.values())
     assert done_of(made.values()) == set()
+
+
+def test_mlflow_of_a_stages_settings_is_that_of_all_stages(here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    (here / "cpu.yaml").write_text("{name: c, mlflow: 'http://of-the-cluster:5000'}")
+    train = {"config": {"steps": 5, "tracking.uri": "http://mlflow:5000"}}
+    report = submit_pipeline(pipeline(train=train), "cpu.yaml", dry_run=True, unchecked=True)
+    _, (recipe,), (late,), (last,) = report.configs
+    assert recipe["tracking"]["uri"] == "http://mlflow:5000"
+    assert late["evaluate"]["tracking_uri"] == last["tracking_uri"] == "http://mlflow:5000"
 
 
 def test_outputs_can_be_in_a_bucket(here):
