@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import missing
 from running import write_recipe
 from slurm_jobs import TrainingJob, left_over, logs, processes_of, until
 
@@ -134,7 +135,7 @@ def test_a_slow_node_is_found_and_left_out(tmp_path, slurm_cluster_factory, monk
 
     cluster = slurm_cluster_factory(nodes=3)
     if not cluster.namespaces:
-        pytest.skip("nodes have no names of their own here")
+        missing("services", "nodes have no names of their own: the cluster's namespaces need root")
     for name, value in cluster.env.items():
         monkeypatch.setenv(name, value)
     python = tmp_path / "python"

@@ -1,18 +1,13 @@
 """A sweep on this machine alone: the same files and records as on a cluster, without Slurm."""
 
 import json
-import os
 import time
 
 import pytest
 from evaluation_video import make_video
 from running import clean_env, hvc_json, make_images
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.soak,
-    pytest.mark.skipif("HVC_SOAK" not in os.environ, reason="minutes; the same on the cluster is tested"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(600)

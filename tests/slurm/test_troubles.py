@@ -1,7 +1,7 @@
 """One training run on two nodes, from S3 and into an MLflow server, through what happens on clusters.
 
-It ends in the weights and the history of a run that nobody disturbed. HVC_TROUBLES=1 takes two troubles;
-`make soak` all of them, in an order of its own each time.
+It ends in the weights and the history of a run that nobody disturbed. CI takes two troubles; `make soak`
+all of them, in an order of its own each time.
 """
 
 import os
@@ -18,15 +18,7 @@ from hvc.pretrain.checkpoint import open_checkpoint
 from hvc.pretrain.journal import metric_records
 
 SOAK = "HVC_SOAK" in os.environ
-SHORT = "HVC_TROUBLES" in os.environ
-"""Two troubles instead of all: minutes."""
-pytestmark = [
-    pytest.mark.services,
-    pytest.mark.slow,
-    pytest.mark.soak,
-    pytest.mark.timeout(3600),
-    pytest.mark.skipif(not SOAK and not SHORT, reason="minutes; HVC_TROUBLES=1 takes two, HVC_SOAK=1 all"),
-]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)]
 STEPS = int(os.environ.get("HVC_SOAK_STEPS", "1000")) if SOAK else 40
 """A machine where a step takes long needs fewer: training has to outlast the troubles."""
 
