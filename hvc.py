@@ -22,11 +22,14 @@ from hvc.base.stage import Provenance, Result, StopFlag
 from hvc.data_prep.source_names import Source
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hvc.base.config import Config
     from hvc.evaluation.evaluate_config import EvaluateConfig
     from hvc.slurm.job_choice import Chosen
     from hvc.slurm.operations import Done
     from hvc.slurm.pipeline_config import PipelineConfig
+    from hvc.slurm.submission import Submission
 
 _EXIT_INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 
@@ -422,8 +425,6 @@ def score_(
     Frame by frame the same numbers as the official tools. Masks may have palettes, be grey, and, of a
     single object, 0/255; a missing frame, another size or an unknown id is an error that names the file.
     """
-    from rich.console import Console
-
     from hvc.evaluation.score import score
     from hvc.evaluation.score_text import print_report, write_csv
 
@@ -443,10 +444,7 @@ def score_(
     if as_json:
         typer.echo(json.dumps(report.values(), indent=1))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = 160  # a file or a pipe has none; its lines need not be folded
-        print_report(report, console)
+        print_report(report, _console(160))  # lines of a file need not be folded
 
 
 @app.command("check-results", short_help="Check the format of results, before a server does.")
@@ -574,8 +572,6 @@ def runs(
     """
     import time
 
-    from rich.console import Console
-
     from hvc.evaluation.measures import label
     from hvc.evaluation.published import headline_of
     from hvc.pretrain.runs import list_runs, open_tracking
@@ -588,10 +584,7 @@ def runs(
     if as_json:
         typer.echo(json.dumps({"runs": [row.values() for row in rows]}, indent=1))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    print_runs(rows, now, uri, console, label, experiments=everything)
+    print_runs(rows, now, uri, _console(WIDTH), label, experiments=everything)
 
 
 @app.command(short_help="Compare scores of runs, baselines and publications.")
@@ -640,11 +633,8 @@ def leaderboard(
     if as_json:
         typer.echo(json.dumps(board.values(), indent=1))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
     board = board_of(measured, unscored, benchmark, published=False)
-    print_board(board, public(uri), console, limit, all_published=benchmark is not None)
+    print_board(board, public(uri), _console(WIDTH), limit, all_published=benchmark is not None)
 
 
 @app.command(short_help="What you submitted: state, node, step, time left.")
@@ -664,19 +654,14 @@ def jobs(
     """
     import time
 
-    from rich.console import Console
-
-    from hvc.slurm.job_choice import all_below
-    from hvc.slurm.jobs import find_submissions, list_jobs
+    from hvc.slurm.jobs import list_jobs
     from hvc.slurm.jobs_text import WIDTH, print_jobs
 
     if watched and as_json:
         raise UsageError("--watch is for people; ask again with --json when you need it again")
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = _console(WIDTH)
     while True:
-        listing = list_jobs(all_below(folders) if folders else find_submissions())
+        listing = list_jobs(_submissions(folders))
         now = time.time()
         shown = listing if everything else listing.recent(now)
         if as_json:
@@ -955,11 +940,27 @@ def doctor(
     raise typer.Exit(EXIT_FAILED if any(check.status == "fail" for check in checks) else 0)
 
 
-def _job(text: str, folders: list[Path] | None) -> "Chosen":
-    from hvc.slurm.job_choice import all_below, choose
+def _console(width: int) -> "Console":
+    """For tables; a file or a pipe, which has no width of its own, gets this one."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = width
+    return console
+
+
+def _submissions(folders: list[Path] | None) -> "list[tuple[Path, Submission]]":
+    from hvc.slurm.job_choice import all_below
     from hvc.slurm.jobs import find_submissions
 
-    return choose(text, all_below(folders) if folders else find_submissions())
+    return all_below(folders) if folders else find_submissions()
+
+
+def _job(text: str, folders: list[Path] | None) -> "Chosen":
+    from hvc.slurm.job_choice import choose
+
+    return choose(text, _submissions(folders))
 
 
 def _say(done: "Done", as_json: bool) -> None:
