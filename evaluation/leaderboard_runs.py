@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hvc.base.addresses import public
-from hvc.base.errors import HvcError, UsageError
+from hvc.base.errors import HvcError
 from hvc.evaluation.leaderboard import UNKNOWN, Entry, Measured, Picture, Unscored
 from hvc.evaluation.logged import Data, data_of, read_artifact, read_report, report_folder
 from hvc.evaluation.measures import MAIN
 from hvc.evaluation.published import headline_of
-from hvc.pretrain.mlflow_client import shown
+from hvc.pretrain.mlflow_client import answering, experiments_of, shown
 from hvc.pretrain.run_at_server import GROUP
 from hvc.pretrain.runs import record_seconds, state_of
 
@@ -57,13 +57,9 @@ def collect(
         UsageError: there is no such experiment.
         HvcError: the server does not answer.
     """
-    try:
-        names = {item.experiment_id: item.name for item in client.search_experiments()}
-        chosen = [one for one, name in names.items() if experiment in (None, name)]
-        if not chosen and experiment is not None:
-            known = ", ".join(sorted(names.values())) or "none"
-            raise UsageError(f"no experiment {experiment!r} at {public(uri)}; there are: {known}")
-        runs = list(_all_runs(client, chosen))
+    with answering(uri):
+        names = experiments_of(client, uri, experiment)
+        runs = list(_all_runs(client, list(names)))
         found = {
             run.info.run_id: list(_evaluations(run, names[run.info.experiment_id], reports)) for run in runs
         }
@@ -72,12 +68,6 @@ def collect(
             measured = [
                 entry for made in pool.map(lambda one: _entries(client, one), every) for entry in made
             ]
-    except HvcError:
-        raise
-    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
-        raise HvcError(
-            f"MLflow at {public(uri)} stopped answering: {shown(error, uri)}; run the same command again"
-        ) from None
     now = time.time()
     bare = [run for run in runs if not found[run.info.run_id] and GROUP not in run.data.tags]
     return measured, [_unscored(run, names[run.info.experiment_id], now) for run in bare]
