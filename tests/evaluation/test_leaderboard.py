@@ -14,10 +14,13 @@ from running import run_hvc
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.evaluation.benchmarks import BENCHMARKS
+from hvc.evaluation.davis_layout import TEST_DEV_2017, VAL_2016, VAL_2017
 from hvc.evaluation.leaderboard import UNKNOWN, Entry, Measured, Unscored, board_of, need_benchmark
 from hvc.evaluation.leaderboard_runs import best_point, collect, newest_by_step, pictures_from
 from hvc.evaluation.leaderboard_text import csv_text, print_board
 from hvc.evaluation.published import PUBLISHED, SEQUENCES, figures_for, headline_of
+from hvc.evaluation.scoring import scorer_of
+from hvc.evaluation.youtube_vos_layout import VIDEOS
 
 
 def measured(name, score, benchmark="davis2017", preset="hvc", digest="d", sequences=30, kind="run"):
@@ -109,6 +112,15 @@ def test_published_figures_say_where_they_are_from_and_what_merged_is():
     (sixteen,) = figures_for("davis2016-merged")
     assert sixteen.scores == {"jf_mean": 80.1}
     assert figures_for("davis2016") == []
+
+
+def test_headlines_and_counts_are_those_that_scorers_and_readers_have():
+    scorers = {name: scorer_of(name) for name in BENCHMARKS}
+    headlines = {name: scorer.headline for name, scorer in scorers.items() if scorer is not None}
+    assert headlines == {name: headline_of(name) for name in headlines}
+    assert {year: SEQUENCES[f"youtube-vos-{year}"] for year in VIDEOS} == VIDEOS
+    lists = {"davis2016": VAL_2016, "davis2017": VAL_2017, "davis2017-test-dev": TEST_DEV_2017}
+    assert {name: SEQUENCES[name] for name in lists} == {name: len(names) for name, names in lists.items()}
 
 
 def test_of_points_the_last_word_on_a_step_counts_and_the_later_of_equal_steps():
