@@ -3,7 +3,6 @@
 Slurm is asked once for all of them. Where it does not answer, what the folders say is all there is.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -202,7 +201,7 @@ def _row(job: _Job, folder: Path, submission: Submission, known: Answer) -> JobR
     word, why = (slurm.state, slurm.reason) if slurm else (None, "")
     asked = not known.problem
     if submission.local:
-        word, asked = _of_machine(submission, job.job_id), True
+        word, asked = local.state_of(job.job_id), True
     verdict = judge(word, why, job.record, stop_asked=job.stop_asked, asked=asked)
     reason = verdict.reason
     if verdict.state is State.FAILED and job.error:
@@ -221,20 +220,3 @@ def _row(job: _Job, folder: Path, submission: Submission, known: Answer) -> JobR
         ended=None if verdict.state.alive or record is None else record.ended,
         progress=progress,
     )
-
-
-def _of_machine(submission: Submission, job_id: str) -> str | None:
-    """The state of a job without Slurm, in Slurm's words; None where what looked after it was killed."""
-    state = local.record(job_id).get("state")
-    return state if state in local.ENDED or _lives(submission.job_id) else None
-
-
-def _lives(process: str) -> bool:
-    """Whether a process of this machine lives, by its id."""
-    try:
-        os.kill(int(process), 0)
-    except PermissionError:
-        return True
-    except (ValueError, ProcessLookupError):
-        return False
-    return True

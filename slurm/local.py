@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from hvc.base.files import read_json, write_atomic
 from hvc.slurm.job_index import index_file
 
@@ -72,14 +74,25 @@ def record(job_id: str) -> dict[str, str]:
     return {key: str(value) for key, value in (read_json(state_folder() / f"{job_id}.json") or {}).items()}
 
 
+def state_of(job_id: str) -> str | None:
+    """A job's state in Slurm's words; None where it has not ended, and what looks after it is gone."""
+    state = record(job_id).get("state")
+    return state if state in ENDED or psutil.pid_exists(int(job_id.partition("_")[0])) else None
+
+
 def request(job_id: str, what: str) -> None:
     """Ask the runner of a job for `requeue` or `cancel`."""
     write_atomic(state_folder() / f"{job_id}.request", what)
 
 
+def commands_in(folder: Path) -> Path:
+    """Where the commands of a local submission are; one that went to Slurm has no such folder."""
+    return folder / "local-bin"
+
+
 def write_commands(folder: Path) -> Path:
     """A folder, below the submission's, of commands by Slurm's names."""
-    place = folder / "local-bin"
+    place = commands_in(folder)
     place.mkdir(exist_ok=True)
     for name in COMMANDS:
         path = place / name
@@ -206,7 +219,7 @@ class Runner:
             "SLURM_NTASKS": str(self.options.tasks),
             "SLURM_CPUS_PER_TASK": str(self.options.cpus_per_task),
             "SLURM_RESTART_COUNT": str(restarts),
-            "PATH": f"{self.script.parent / 'local-bin'}:{os.environ.get('PATH', '')}",
+            "PATH": f"{commands_in(self.script.parent)}:{os.environ.get('PATH', '')}",
         }
         if task is not None:
             ours |= {"SLURM_ARRAY_JOB_ID": me, "SLURM_ARRAY_TASK_ID": str(task)}

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.slurm import local
@@ -95,14 +93,10 @@ class PipelineState:
         ids = [
             one.reference(index)
             for one in self.sent
-            if one.job_id and (Path(one.folder) / "local-bin").is_dir()
+            if one.job_id and local.commands_in(Path(one.folder)).is_dir()
             for index in range(len(one.keys))
         ]
-        states = {job_id: local.record(job_id).get("state", "") for job_id in ids}
-        return {
-            job_id: KnownJob(job_id, state if state in local.ENDED or _lives(job_id) else "FAILED")
-            for job_id, state in states.items()
-        }
+        return {job_id: KnownJob(job_id, local.state_of(job_id) or "FAILED") for job_id in ids}
 
     def live(self, tasks: Iterable[Task], known: Mapping[str, KnownJob]) -> dict[str, str]:
         """Slurm's ids of the tasks that are queued or running just as they are now, by key."""
@@ -143,11 +137,6 @@ def _found(one: Sent, known: Mapping[str, KnownJob]) -> Sent | None:
         job.job_id.partition("_")[0] for job in known.values() if job.command and job.belongs_to(folder)
     ]
     return replace(one, job_id=ids[0]) if ids else None
-
-
-def _lives(job_id: str) -> bool:
-    """Whether the process that looks after a local job is there."""
-    return psutil.pid_exists(int(job_id.partition("_")[0]))
 
 
 def _tuple(value: Any) -> Any:
