@@ -67,10 +67,8 @@ class Records:
         self._logs = folder / "logs" / own
 
     def log(self, attempt: int, rank: int) -> Path:
-        """Where a rank's words go; the folder is made."""
-        folder = self._logs / f"attempt-{attempt}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"rank-{rank}.log"
+        """Where a rank's words go."""
+        return self._logs / f"attempt-{attempt}" / f"rank-{rank}.log"
 
     def numbers(self) -> list[int]:
         """Of all attempts that began, recorded or not, ascending."""

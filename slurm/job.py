@@ -151,6 +151,7 @@ def _say_what_changed(job: JobFile, folder: Path) -> None:
 
 def _write_to(log: Path) -> None:
     """Send all that this process and its children write to a file, behind what is in it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -74,23 +74,19 @@ def task_of(chosen: Chosen) -> int | None:
     return min((int(name.removeprefix("task-")) for name in failing), default=0)
 
 
-def _logs(folder: Path, task: int | None) -> Path:
-    return folder / "logs" / ("" if task is None else f"task-{task}")
-
-
 def _log_of(chosen: Chosen, task: int | None, attempt: int, rank: int, *, asked: bool) -> Path | None:
-    folder = _logs(chosen.folder, task) / f"attempt-{attempt}"
-    path = folder / f"rank-{rank}.log"
+    records = Records(chosen.folder, task)
+    path = records.log(attempt, rank)
     if path.is_file():
         return path
     if not asked:
         return None
-    known = Records(chosen.folder, task).numbers()
+    known = records.numbers()
     if attempt not in known:
         raise UsageError(
             f"job {chosen.job_id} has no log of attempt {attempt}; there are: {_list(known) or 'none yet'}"
         )
-    ranks = sorted(int(match[1]) for file in folder.iterdir() if (match := _RANK.fullmatch(file.name)))
+    ranks = sorted(int(match[1]) for file in path.parent.iterdir() if (match := _RANK.fullmatch(file.name)))
     raise UsageError(
         f"attempt {attempt} of job {chosen.job_id} has no log of rank {rank}; there are {_list(ranks)}"
     )
@@ -155,8 +151,8 @@ class Follower:
 
     def _files(self) -> list[Path]:
         task = task_of(self.chosen)
-        records, name = Records(self.chosen.folder, task), f"rank-{self.rank or 0}.log"
+        records = Records(self.chosen.folder, task)
         numbers = records.numbers()
-        found = [_logs(self.chosen.folder, task) / f"attempt-{number}" / name for number in numbers]
+        found = [records.log(number, self.rank or 0) for number in numbers]
         found += [one.path for number in numbers[-1:] for one in records.failures(number)]
         return [path for path in found if path.is_file()]

@@ -94,7 +94,7 @@ def test_records_are_closed_once_and_the_cause_comes_first(tmp_path):
     records = Records(tmp_path, None)
     first = attempts(None)[0]
     records.write(first)
-    records.log(2, 0).touch()
+    records.log(2, 0).parent.mkdir(parents=True)
     records.end(1, "stopped", "USR2")
     records.close_before(2)
     found = records.read(1)
