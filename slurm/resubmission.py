@@ -18,22 +18,17 @@ _SECONDS = 60
 _ID = re.compile(r"(\d+)(?:;|\s*$)")
 
 
-def resubmit(
-    folder: Path, submission: Submission, tasks: Sequence[int] | None = None, nodes: int | None = None
-) -> Submission:
+def resubmit(folder: Path, submission: Submission, tasks: Sequence[int] | None = None) -> Submission:
     """Queue it again, and record the new ids in its folder.
 
     Args:
         folder: the submission's.
         submission: of a job, or of an array with or without the job that joins its parts.
         tasks: of an array, the tasks to run; None: all of them.
-        nodes: another number of nodes than its script says.
 
     Raises HvcError when Slurm refuses, or a script is missing.
     """
-    options = [] if nodes is None else [f"--nodes={nodes}"]
-    if submission.array is not None and tasks is not None:
-        options.append(f"--array={','.join(map(str, tasks))}")
+    options = [] if submission.array is None or tasks is None else [f"--array={','.join(map(str, tasks))}"]
     job_id = submission.job_id
     if submission.array is None or tasks is None or tasks:
         # Without what it waited for at first: that has long been there, or is unknown by now.
