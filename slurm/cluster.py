@@ -1,5 +1,6 @@
 """What a cluster is like: one YAML file per cluster and kind of job, in `configs/clusters/`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -90,6 +91,22 @@ class ClusterConfig(Config):
     """Further arguments of srun, e.g. `--mpi=pmi2`; they win over this project's own."""
     sbatch: Annotated[dict[str, str | int | bool], Unseen] = Field(default_factory=dict)
     """Further options of sbatch, e.g. `exclusive: true`, `wckey: vision`; they win too."""
+
+    @property
+    def place(self) -> Path:
+        """`folder` as a path from the root."""
+        return Path(self.folder).expanduser().absolute()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """All variables that the file sets for a job; those of `environment` win."""
+        named = {
+            "NCCL_SOCKET_IFNAME": self.interface,
+            "GLOO_SOCKET_IFNAME": self.interface,
+            "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
+            "MLFLOW_TRACKING_URI": self.mlflow,
+        }
+        return {key: value for key, value in named.items() if value is not None} | self.environment
 
     @model_validator(mode="after")
     def _fits(self) -> "ClusterConfig":

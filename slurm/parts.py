@@ -12,9 +12,9 @@ from hvc.slurm.places import places_of
 from hvc.slurm.preflight import preflight
 from hvc.slurm.stages import find
 from hvc.slurm.submit import (
+    Executor,
     check_tasks,
     executor_for,
-    folder_of,
     keep,
     make_folder,
     need_executor,
@@ -65,20 +65,21 @@ def submit_parts(
     if parts < 2:
         raise UsageError(f"--parts {parts}: an array has two parts or more")
     check_tasks(paths, cluster)
-    root, job_name, places = folder_of(cluster), f"hvc-{paths.name}", places_of(paths.name, config)
+    root, job_name, places = cluster.place, f"hvc-{paths.name}", places_of(paths.name, config)
     if not dry_run:
         need_executor(cluster)
     planned = next_folder(root, paths.name)
     more = {"dependency": dependency} if dependency else {}
 
-    def script(array: str, folder: Path) -> str:
-        return executor_for(cluster, f"{job_name}-join", folder, dependency=f"afterany:{array}").text()
+    def joining(array: str, folder: Path) -> Executor:
+        return executor_for(cluster, f"{job_name}-join", folder, dependency=f"afterany:{array}")
 
     array_text = executor_for(cluster, job_name, planned, **more).text(tasks=parts)
     alone = executor_for(cluster, job_name, planned).text(tasks=parts)
     findings = [] if unchecked else preflight(places, cluster, alone, waits=dependency is not None)
     if dry_run:
-        return PartsReport(None, None, planned, array_text, script("ARRAY_JOB_ID", planned), findings)
+        join_text = joining("ARRAY_JOB_ID", planned).text()
+        return PartsReport(None, None, planned, array_text, join_text, findings)
     refuse(findings)
     folder = make_folder(root, paths.name)
     files = [folder / f"job-part-{part}.json" for part in range(parts)]
@@ -88,15 +89,14 @@ def submit_parts(
         JobFile.of(paths, values, cluster, snapshot).write(path)
     executor = executor_for(cluster, job_name, folder, **more)
     array = queue(executor, files)
-    said = {"name": name, "parent": parent, "array": parts}
-    note(folder, array, paths, places, cluster, **said)
-    join = executor_for(cluster, f"{job_name}-join", folder, dependency=f"afterany:{array}")
+    note(folder, array, paths, places, cluster, name=name, parent=parent, array=parts)
     try:
-        join_id = queue(join, [folder / "job-join.json"])
+        join_id = queue(joining(array, folder), [folder / "job-join.json"])
     except HvcError as error:
         raise HvcError(
             f"{error} The parts are queued as job {array}; when they are done, the same command without "
             f"--parts finishes the work, or cancel them: scancel {array}"
         ) from None
-    note(folder, array, paths, places, cluster, **said, join_job_id=join_id)
-    return PartsReport(array, join_id, folder, executor.text(tasks=parts), script(array, folder), findings)
+    note(folder, array, paths, places, cluster, name=name, parent=parent, array=parts, join_job_id=join_id)
+    join_text = joining(array, folder).text()
+    return PartsReport(array, join_id, folder, executor.text(tasks=parts), join_text, findings)

@@ -18,7 +18,6 @@ from hvc.slurm.stages import StagePaths, find
 from hvc.slurm.submit import (
     check_tasks,
     executor_for,
-    folder_of,
     keep,
     make_folder,
     next_folder,
@@ -49,19 +48,19 @@ class Sender:
 
     def folder_for(self, batch: Batch) -> Path:
         """A new submission folder."""
-        return make_folder(folder_of(self._cluster(batch)), batch.tasks[0].stage)
+        return make_folder(self._cluster(batch).place, batch.tasks[0].stage)
 
     def check(self, batch: Batch) -> list[Check]:
         """What stands in its way; what a task before it makes is not looked for."""
         task, cluster = batch.tasks[0], self._cluster(batch)
-        folder = next_folder(folder_of(cluster), task.stage)
+        folder = next_folder(cluster.place, task.stage)
         script = executor_for(cluster, self._name(batch), folder).text(tasks=self._size(batch))
         return preflight(places_of_task(task), cluster, script, waits=bool(batch.after))
 
     def script(self, batch: Batch, after: str | None, job_id: str) -> str:
         """The sbatch script, without submitting anything; `job_id` stands for the id it would get."""
         cluster = self._cluster(batch)
-        folder = next_folder(folder_of(cluster), batch.tasks[0].stage)
+        folder = next_folder(cluster.place, batch.tasks[0].stage)
         text = self._executor(batch, cluster, folder, after).text(tasks=self._size(batch))
         return f"# {job_id}: {', '.join(task.key for task in batch.tasks)}\n{text}"
 

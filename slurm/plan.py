@@ -88,7 +88,7 @@ def container_command(cluster: ClusterConfig) -> str:
     """What starts a command inside the cluster's image; the job's folder and the shared ones are in it."""
     container = cluster.container
     assert container is not None
-    places = [str(Path(cluster.folder).expanduser().absolute()), *cluster.shared, *container.binds]
+    places = [str(cluster.place), *cluster.shared, *container.binds]
     words = [container.command, "exec", *(["--nv"] if cluster.gpus_per_node else [])]
     words += [f"--bind={place}" for place in dict.fromkeys(places)]
     scratch = [f'--bind="{cluster.scratch}"'] if cluster.scratch else []  # the node's shell fills it in
@@ -97,14 +97,7 @@ def container_command(cluster: ClusterConfig) -> str:
 
 def setup_lines(cluster: ClusterConfig) -> list[str]:
     """Shell lines before the start: the cluster's own, then its environment, quoted."""
-    named = {
-        "NCCL_SOCKET_IFNAME": cluster.interface,
-        "GLOO_SOCKET_IFNAME": cluster.interface,
-        "AWS_ENDPOINT_URL_S3": cluster.s3_endpoint,
-        "MLFLOW_TRACKING_URI": cluster.mlflow,
-    }
-    values = {key: value for key, value in named.items() if value is not None} | cluster.environment
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in values.items()]
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in cluster.variables.items()]
     scratch = [f'export TMPDIR="{cluster.scratch}"'] if cluster.scratch else []
     return [*cluster.setup, *exports, *scratch]
 

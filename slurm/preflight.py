@@ -33,7 +33,7 @@ def preflight(places: Places, cluster: ClusterConfig, script: str, waits: bool =
         script: The sbatch script, which Slurm is asked about without queueing it.
         waits: The job begins after another, which may make what it reads.
     """
-    folder = str(Path(cluster.folder).expanduser().absolute())
+    folder = str(cluster.place)
     paths = dict.fromkeys([folder, *places.outputs, *places.inputs, *places.datasets])
     local = [str(Path(path).absolute()) for path in paths if "://" not in path]
     probes: dict[str, Probe] = {
@@ -58,10 +58,7 @@ def preflight(places: Places, cluster: ClusterConfig, script: str, waits: bool =
 @contextmanager
 def environment_of(cluster: ClusterConfig) -> Iterator[None]:
     """The servers that the job will speak with, for as long as it is looked for them."""
-    named = {"AWS_ENDPOINT_URL_S3": cluster.s3_endpoint, "MLFLOW_TRACKING_URI": cluster.mlflow}
-    ours = {key: value for key, value in named.items() if value} | {
-        key: value for key, value in cluster.environment.items() if key.startswith(("AWS_", "MLFLOW_"))
-    }
+    ours = {key: value for key, value in cluster.variables.items() if key.startswith(("AWS_", "MLFLOW_"))}
     before = {key: os.environ.get(key) for key in ours}
     os.environ.update(ours)
     try:

@@ -71,7 +71,7 @@ def submit(
     """
     paths = find(stage) if isinstance(stage, str) else stage
     check_tasks(paths, cluster)
-    root, places = folder_of(cluster), places_of(paths.name, config)
+    root, places = cluster.place, places_of(paths.name, config)
     if not dry_run:
         need_executor(cluster)
     more = {"dependency": dependency} if dependency else {}
@@ -91,11 +91,6 @@ def submit(
     return SubmitReport(job_id, folder, executor.text(), findings)
 
 
-def folder_of(cluster: ClusterConfig) -> Path:
-    """The folder below which submissions of this cluster are."""
-    return Path(cluster.folder).expanduser().absolute()
-
-
 def keep(folder: Path, config: Config, cluster: ClusterConfig) -> Path:
     """Take the snapshot of a submission; HvcError where it cannot be written."""
     try:
@@ -107,10 +102,18 @@ def keep(folder: Path, config: Config, cluster: ClusterConfig) -> Path:
 
 
 def note(
-    folder: Path, job_id: str, stage: StagePaths, places: Places, cluster: ClusterConfig, **more: Any
+    folder: Path,
+    job_id: str,
+    stage: StagePaths,
+    places: Places,
+    cluster: ClusterConfig,
+    *,
+    name: str | None,
+    parent: Path | None,
+    array: int | None = None,
+    join_job_id: str | None = None,
 ) -> None:
-    """Write `submission.json`; `more` are further values of it."""
-    parent, name = more.pop("parent", None), more.pop("name", None)
+    """Write `submission.json`; without a name it is called as the run or dataset is."""
     Submission(
         job_id=job_id,
         stage=stage.name,
@@ -124,8 +127,9 @@ def note(
         output=places.outputs[0] if places.outputs else None,
         tracking_uri=places.tracking_uri or cluster.mlflow,
         parent=None if parent is None else str(parent),
+        array=array,
+        join_job_id=join_job_id,
         local=cluster.executor == "local",
-        **more,
     ).write(folder)
     remember(folder.parent)
 
@@ -143,13 +147,7 @@ def refuse(findings: list[Check]) -> None:
 
 def need_executor(cluster: ClusterConfig) -> None:
     """HvcError where what the cluster's file asks for is not here."""
-    if cluster.executor == "slurm":
-        need_slurm()
-
-
-def need_slurm() -> None:
-    """HvcError where there is no Slurm."""
-    if which("sbatch") is None:
+    if cluster.executor == "slurm" and which("sbatch") is None:
         raise HvcError("no sbatch here; submit from a login node of the cluster (a dry run works anywhere)")
 
 
