@@ -20,17 +20,26 @@ COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from hvc.data_prep.worker imp
 
 def serve() -> None:
     """Answer tasks from stdin on stdout for ever; what anybody prints goes to stderr."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides when to stop
-    tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
+    tasks, answers = own_pipes()
     waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(tasks, waiting), daemon=True).start()
     for module in filter(None, sys.argv[1].split(",")):
         importlib.import_module(module)
     while True:
         _send(answers, *_answer(waiting.get()))
+
+
+def own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """What were stdin and stdout of a worker: nobody else reads or writes them, and signals do nothing.
+
+    What is printed from now on goes to stderr.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when to stop
+    tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    return tasks, answers
 
 
 def _receive(tasks: BinaryIO, waiting: "queue.SimpleQueue[Any]") -> None:
