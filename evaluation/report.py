@@ -10,8 +10,8 @@ from hvc.base.errors import HvcError
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.logged import Data, note_data, report_folder
 from hvc.evaluation.method import Method
-from hvc.evaluation.tracked import connect, shown
-from hvc.pretrain.mlflow_client import experiment_id
+from hvc.evaluation.tracked import shown
+from hvc.pretrain.mlflow_client import connect, experiment_id
 
 _log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import open_store
-from hvc.evaluation.tracked import connect, shown
 from hvc.evaluation.trunk import Trunk, open_encoder, trunk_of
 from hvc.pretrain.marker import COMPLETE
+from hvc.pretrain.mlflow_client import connect, shown
 from hvc.pretrain.run_ids import whole_id
 from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS
 
@@ -78,7 +78,7 @@ def _records(client: Any, run_id: str, tracking_uri: str) -> dict[int, dict[str,
                 return {}
             local = Path(client.download_artifacts(run_id, RECORDS, folder))
         except mlflow.exceptions.MlflowException as error:
-            where, reason = public(tracking_uri), _reason(error, tracking_uri)
+            where, reason = public(tracking_uri), shown(error, tracking_uri)
             raise HvcError(
                 f"no run {run_id} at {where} ({reason}); check the id, and --tracking-uri or "
                 "MLFLOW_TRACKING_URI. Unless told otherwise, commands take outputs/mlflow.db of the folder "
@@ -86,10 +86,6 @@ def _records(client: Any, run_id: str, tracking_uri: str) -> dict[int, dict[str,
             ) from None
         records = [json.loads(path.read_text()) for path in local.glob("*.json")]
     return {int(record["step"]): record for record in records}
-
-
-def _reason(error: Exception, tracking_uri: str) -> str:
-    return (shown(error, tracking_uri).splitlines() or [type(error).__name__])[0]
 
 
 def _of_model(reference: str, tracking_uri: str) -> Recorded:
@@ -108,7 +104,7 @@ def _of_model(reference: str, tracking_uri: str) -> Recorded:
         else:
             found = client.get_model_version(name, version)
     except mlflow.exceptions.MlflowException as error:
-        reason = _reason(error, tracking_uri)
+        reason = shown(error, tracking_uri)
         raise HvcError(f"{reference} is not at {public(tracking_uri)} ({reason})") from None
     record = {key: found.tags.get(f"hvc.{key}") for key in ("address", "sha256", "step")}
     if None in record.values():

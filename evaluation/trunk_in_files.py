@@ -4,12 +4,11 @@ import tempfile
 from pathlib import Path
 
 from hvc.base.errors import HvcError, PlaceError, UsageError
-from hvc.base.files import read_json
 from hvc.base.storage import MissingError, open_store, sha256_file
-from hvc.evaluation.tracked import RUN_NOTE
 from hvc.evaluation.trunk import Trunk, trunk_of
 from hvc.pretrain.checkpoint import Checkpoint, DamagedError, complete_steps, open_checkpoint
 from hvc.pretrain.marker import ENCODER, STATE
+from hvc.pretrain.run_note import RunNote
 
 _OURS = ".safetensors"
 _THEIRS = (".pth", ".pt", ".tar", ".ckpt", ".bin")
@@ -62,8 +61,8 @@ def _run_of(checkpoint: Checkpoint) -> str | None:
     state = checkpoint.state
     known = state.get("run_id") or (state.get("tracking") or {}).get("run_id")
     if not known and not checkpoint.address.startswith("s3://"):
-        note = read_json(Path(checkpoint.address).parent.parent / RUN_NOTE) or {}
-        known = note.get("run_id")
+        note = RunNote.read(Path(checkpoint.address).parent.parent)
+        known = note.run_id if note else None
     return str(known) if known else None
 
 
