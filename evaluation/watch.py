@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hvc.base.addresses import public
 from hvc.base.errors import EXIT_FAILED, HvcError, PlaceError, UsageError
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.base.storage import open_store
@@ -26,12 +25,7 @@ from hvc.evaluation.finished import dataset_digest, sequence_digests
 from hvc.evaluation.method import merged_suffix
 from hvc.evaluation.naming import metrics_path, subset_suffix
 from hvc.evaluation.one_sequence import is_scored
-from hvc.evaluation.registered import (
-    Registered,
-    experiment_of,
-    find_experiment,
-    registered,
-)
+from hvc.evaluation.registered import Registered, experiment_of, find_experiment, registered
 from hvc.evaluation.resolve import pinned, resolve
 from hvc.evaluation.scores_of_data import ScoresOfData
 from hvc.evaluation.scoring import scorer_of
@@ -39,6 +33,7 @@ from hvc.evaluation.sequences import Sequence
 from hvc.evaluation.tracked import shown, tracking_uri
 from hvc.evaluation.version_claim import VersionClaims
 from hvc.pretrain.marker import COMPLETE
+from hvc.pretrain.mlflow_client import answering
 from hvc.pretrain.runs import open_tracking
 
 _POLL_SECONDS = 0.2
@@ -84,12 +79,12 @@ class Watcher:
             template = template.model_copy(update={"merge": pinned(template.merge, self._uri)})
             suffix = merged_suffix(resolve(str(template.merge), self._uri))
         sequences = BENCHMARKS[template.benchmark].read(Path(template.data), template.sequences)
-        self._path = _metrics_path(template, sequences, suffix)
-        self._metric = f"{self._path}/{scorer.headline}"
+        path = _metrics_path(template, sequences, suffix)
+        self._metric = f"{path}/{scorer.headline}"
         digests = zip([item.name for item in sequences], sequence_digests(sequences), strict=True)
         self._scores = ScoresOfData(self._metric, dataset_digest(dict(digests)))
         self._template, self._experiment, self._stop, self._alias = template, experiment, stop, alias
-        self._claims = VersionClaims(self._path)
+        self._claims = VersionClaims(path)
         self._experiments: dict[str, str | None] = {}
         self._evaluated: set[str] = set()
         """Versions evaluated by this process, on the files as they are."""
@@ -248,14 +243,9 @@ def watch(
     """
     watcher = Watcher(template, experiment, stop, alias)
     if once:
-        try:
+        with answering(tracking_uri(template.tracking_uri, "")):
             while not stop() and watcher.one():
                 pass
-        except HvcError:
-            raise
-        except Exception as error:  # noqa: BLE001 - MLflow raises anything
-            uri = tracking_uri(template.tracking_uri, "")
-            raise HvcError(f"MLflow at {public(uri)}: {shown(error, uri)}; run the same again") from None
     else:
         watcher.watch(interval)
     result = Result(Outcome.STOPPED if stop() else Outcome.DONE, vars(watcher.done))
