@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hvc.base.errors import HvcError, PlaceError
@@ -109,9 +109,7 @@ def _round(setting: Setting, tasks: list[Task], stop: Stop, done: Labelled, bar:
 
     devices = devices_for(setting.config, setting.device, [task.sequence for task in tasks])
     if len(devices) == 1:
-        here = Setting(setting.config, setting.method, setting.results, devices[0], 0)
-        run_here(here, tasks, stop, hear)
+        run_here(replace(setting, device=devices[0]), tasks, stop, hear)
     else:
-        threads = threads_for(devices)
-        many = Setting(setting.config, setting.method, setting.results, setting.device, threads)
+        many = replace(setting, threads=threads_for(devices))
         run_in_processes(many, tasks, devices, stop, hear)

@@ -87,7 +87,7 @@ class _Worker:
         self.task: Task | None = None
         environment = dict(os.environ)
         if setting.threads:
-            environment |= {name: str(setting.threads) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
+            environment["OMP_NUM_THREADS"] = str(setting.threads)
         self._process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, *sys.path],
             stdin=subprocess.PIPE,
