@@ -10,7 +10,7 @@ from hvc.evaluation.naming import metrics_path
 from hvc.evaluation.results import Results
 from hvc.evaluation.scoring import Summary, scorer_of
 
-_LONG = ("per_sequence", "per_object", "curves", "protocol", "pictures")
+_LONG = ("per_sequence", "per_object", "curves", "protocol", "pictures", "timing")
 
 
 def report_values(
@@ -68,7 +68,7 @@ def report_values(
 
 def brief(report: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to see of a report at once; the rest is in its file."""
-    short = {key: value for key, value in report.items() if key not in (*_LONG, "timing")}
+    short = {key: value for key, value in report.items() if key not in _LONG}
     if report.get("headline"):
         sequences = report["per_sequence"]
         short["per_sequence"] = {

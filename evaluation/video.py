@@ -91,7 +91,7 @@ def copy_first(
         yield FrameLabels(index, labels if index in results else None)
 
 
-def given_masks(sequence: Sequence, protocol: Protocol = _OFFICIAL) -> dict[int, Path]:
+def given_masks(sequence: Sequence, protocol: Protocol) -> dict[int, Path]:
     """The masks that the method sees: only the earliest where the protocol takes no late objects."""
     if protocol.late_objects == "inject" or not sequence.masks:
         return sequence.masks
