@@ -10,12 +10,11 @@ from hvc.base.stage import Provenance, never
 from hvc.evaluation.benchmarks import BENCHMARKS
 from hvc.evaluation.evaluate import run
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.features import IMAGENET_MEAN, IMAGENET_STD
 from hvc.evaluation.naming import metrics_path, subset_suffix
 from hvc.evaluation.presets import PRESETS
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.tracked import shown, tracking_uri
-from hvc.pretrain.views import STATISTICS
+from hvc.pretrain.run_note import RunNote
 
 
 def parse(*overrides):
@@ -123,7 +122,7 @@ def test_where_a_checkpoints_run_is_recorded(tmp_path, monkeypatch):
     checkpoint = tmp_path / "run" / "checkpoints" / "step-00000002"
     checkpoint.mkdir(parents=True)
     assert tracking_uri(None, str(checkpoint)).endswith("outputs/mlflow.db")
-    (tmp_path / "run" / "run.json").write_text('{"run_id": "a", "tracking_uri": "sqlite:///there.db"}')
+    RunNote("sqlite:///there.db", "hvc", "key", run_id="a").write(tmp_path / "run")
     assert tracking_uri(None, str(checkpoint)) == "sqlite:///there.db"
     assert tracking_uri("http://given", str(checkpoint)) == "http://given"
     assert tracking_uri(None, "runs:/a").endswith("outputs/mlflow.db")
@@ -135,7 +134,3 @@ def test_errors_are_shown_without_the_password():
     uri = "http://me:hunter2@host:1/"
     error = ValueError(f"no answer from {uri} nor from http://me:hunter2@host:1/api")
     assert shown(error, uri) == "no answer from http://host:1/ nor from http://host:1/api"
-
-
-def test_imagenets_statistics_are_those_of_training():
-    assert STATISTICS["imagenet"] == (IMAGENET_MEAN, IMAGENET_STD)
