@@ -2,8 +2,8 @@
 
 Features are ResNet-18's of a drifting picture with noise, computed before and timed apart. The dense form
 is the official code's way on a CPU: every query against all 51 x 6420 keys in chunks of 100 queries,
--1e10 outside the disc, division by the temperature, top k, softmax. Same features and threads; it takes
-minutes, so it runs once, whole.
+-1e10 outside the disc, division by the temperature, top k, softmax. Same features and threads; it is
+slow, so it runs once, whole.
 
 Memory is the peak of a fresh process that tracks a video through the real propagator, PyTorch and the
 compiled kernel included.
