@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hvc.base.errors import UsageError
 from hvc.pretrain.run_note import RunNote
-from hvc.slurm.jobs import JobRow, list_jobs
-from hvc.slurm.submission import FILE, Submission, submissions
+from hvc.slurm.jobs import JobRow, find_submissions, list_jobs
+from hvc.slurm.submission import FILE, Submission
 
 Found = Sequence[tuple[Path, Submission]]
 _SHORTEST_RUN_ID = 4
@@ -116,5 +116,4 @@ def all_below(roots: Sequence[Path]) -> list[tuple[Path, Submission]]:
     for root in roots:
         if not root.is_dir():
             raise UsageError(f"no folder {root}; give the one that `folder` in the cluster's file names")
-    found = [pair for root in roots for pair in submissions(root.absolute())]
-    return sorted(found, key=lambda pair: (-pair[1].submitted, pair[0].name))
+    return find_submissions(roots)

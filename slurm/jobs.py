@@ -103,7 +103,7 @@ class Listing:
 
 
 def find_submissions(roots: Iterable[Path] | None = None) -> list[tuple[Path, Submission]]:
-    """All submissions with their folders, newest first; also those one folder deeper, of a pipeline.
+    """All submissions with their folders, newest first.
 
     Args:
         roots: folders that they were made below; None: all that this user submitted below.
