@@ -3,11 +3,14 @@
 import json
 import logging
 import math
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hvc.base.addresses import public
 from hvc.base.config import Config
+from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.slurm.job_records import newest_attempt
@@ -166,10 +169,6 @@ def _line(row: Row, width: int) -> str:
 
 def _page(path: Path, uri: str, run_ids: set[str]) -> bool:
     """The leaderboard of these runs as a page; False, and a warning, where MLflow does not answer."""
-    import time
-
-    from hvc.base.addresses import public
-    from hvc.base.errors import HvcError
     from hvc.evaluation.leaderboard import board_of
     from hvc.evaluation.leaderboard_page import page
     from hvc.evaluation.leaderboard_runs import collect, pictures_from
@@ -195,11 +194,9 @@ def _page(path: Path, uri: str, run_ids: set[str]) -> bool:
 
 
 def _experiments(client: Any, uri: str, run_ids: set[str]) -> list[str]:
-    from hvc.base.errors import HvcError
-    from hvc.pretrain.mlflow_client import shown
+    from hvc.pretrain.mlflow_client import answering
+    from hvc.slurm.pipeline_run import ADVICE
 
-    try:
+    with answering(uri, ADVICE):
         ids = {client.get_run(run_id).info.experiment_id for run_id in run_ids}
         return sorted(client.get_experiment(one).name for one in ids)
-    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
-        raise HvcError(f"MLflow stopped answering: {shown(error, uri)}") from None

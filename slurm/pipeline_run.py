@@ -4,14 +4,14 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
-from hvc.pretrain.mlflow_client import connect, shown
+from hvc.pretrain.mlflow_client import answering, connect
 from hvc.pretrain.run_at_server import GROUP, NewRun, find_run
 from hvc.slurm.pipeline_state import PipelineState
 
+ADVICE = "submit the pipeline again"
 _NOTE = "mlflow.note.content"
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def open_run(state: PipelineState, uri: str, experiment: str, name: str, folder:
     if state.tracking_uri not in (None, public(uri)):
         state.run_id, state.run_key = None, uuid.uuid4().hex  # moved to another server
     client = connect(uri)
-    try:
+    with answering(uri, ADVICE):
         wanted = NewRun(state.run_key, experiment, name, int(1000 * time.time()))
         state.run_id = find_run(client, state.run_id, wanted, uri)
         state.tracking_uri = public(uri)
@@ -35,12 +35,6 @@ def open_run(state: PipelineState, uri: str, experiment: str, name: str, folder:
         }.items():
             client.set_tag(state.run_id, key, value)
         client.update_run(state.run_id, status="RUNNING")
-    except HvcError:
-        raise
-    except Exception as error:  # noqa: BLE001 - MLflow raises anything from requests to SQLAlchemy
-        raise HvcError(
-            f"MLflow at {public(uri)} stopped answering ({shown(error, uri)}); submit the pipeline again"
-        ) from None
 
 
 def close_run(
@@ -49,16 +43,13 @@ def close_run(
     """End the run with its scores and what failed; False, and a warning, where MLflow does not answer."""
     try:
         client = connect(uri)
-        for name, value in scores.items():
-            client.log_metric(run_id, name, value)
-        client.set_tag(run_id, "hvc.failed", ", ".join(failed) or "none")
-        client.set_tag(run_id, _NOTE, note)
-        client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
-    except Exception as error:  # noqa: BLE001 - the report is safe on disk
-        _log.warning("not told to MLflow: %s; submit the pipeline again", _words(error, uri))
+        with answering(uri, ADVICE):
+            for name, value in scores.items():
+                client.log_metric(run_id, name, value)
+            client.set_tag(run_id, "hvc.failed", ", ".join(failed) or "none")
+            client.set_tag(run_id, _NOTE, note)
+            client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+    except HvcError as error:  # the report is safe on disk
+        _log.warning("MLflow does not have it; the same command sends it once more: %s", error)
         return False
     return True
-
-
-def _words(error: Exception, uri: str) -> Any:
-    return str(error) if isinstance(error, HvcError) else shown(error, uri)
