@@ -102,13 +102,14 @@ class Claim:
         self._thread.start()
 
     def check(self) -> None:
-        """TakenOverError when somebody else took over meanwhile, because this process hung."""
+        """TakenOverError when somebody else took over: a later attempt, or because this process hung."""
         if self._taken_by is None:
             self._look()
         if self._taken_by is not None:
             raise TakenOverError(
-                f"output {self._store.address} was taken over by {self._taken_by}, because this run gave "
-                f"no sign for {PATIENCE_SECONDS:.0f} s; it ends here and the other one goes on"
+                f"output {self._store.address} was taken over by {self._taken_by}: a later attempt of the "
+                f"same job, or this run gave no sign for {PATIENCE_SECONDS:.0f} s; it ends here and the "
+                "other one goes on"
             )
 
     def release(self) -> None:
