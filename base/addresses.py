@@ -1,5 +1,6 @@
 """Addresses of servers: they may carry a password, which belongs into no file, log or run."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -15,6 +16,13 @@ def public(uri: str) -> str:
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
     except ValueError:
         return "(not a valid address)"
+
+
+def masked(text: str, uri: str) -> str:
+    """A text without the user and password that `uri`, valid or not, may hold."""
+    user, at, _ = re.split("[/?#]", uri.partition("://")[2], maxsplit=1)[0].rpartition("@")
+    text = text.replace(uri, public(uri))
+    return text.replace(user + at, "") if at else text
 
 
 def _refuse_password(uri: str) -> str:

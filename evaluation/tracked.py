@@ -1,9 +1,8 @@
 """Which MLflow a checkpoint's scores belong to, and how that is said without its password."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from hvc.base.addresses import public
+from hvc.base.addresses import masked
 from hvc.pretrain.tracking_uri import default_uri, uri_of_run
 
 
@@ -21,6 +20,4 @@ def tracking_uri(given: str | None, checkpoint: str) -> str:
 
 def shown(error: BaseException, uri: str) -> str:
     """An error's text without the user and password that `uri` may hold."""
-    text = str(error).replace(uri, public(uri))
-    user, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return text.replace(user + at, "") if at else text
+    return masked(str(error), uri)

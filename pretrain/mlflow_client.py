@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from hvc.base.addresses import public
+from hvc.base.addresses import masked, public
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.files import put_if_absent
 from hvc.pretrain.network_words import network_words
@@ -100,9 +99,7 @@ def first_line(error: BaseException) -> str:
 
 def shown(error: BaseException, uri: str) -> str:
     """An exception in one short line, without the user and password that `uri` may hold."""
-    text = _text(error).replace(uri, public(uri))
-    user, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return _shortened(text.replace(user + at, "") if at else text)  # half a password is no longer found
+    return _shortened(masked(_text(error), uri))  # half a password is no longer found
 
 
 def _text(error: BaseException) -> str:

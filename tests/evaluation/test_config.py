@@ -14,6 +14,7 @@ from hvc.evaluation.naming import metrics_path, subset_suffix
 from hvc.evaluation.presets import PRESETS
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.tracked import shown, tracking_uri
+from hvc.pretrain.mlflow_client import connect
 from hvc.pretrain.run_note import RunNote
 
 
@@ -134,3 +135,10 @@ def test_errors_are_shown_without_the_password():
     uri = "http://me:hunter2@host:1/"
     error = ValueError(f"no answer from {uri} nor from http://me:hunter2@host:1/api")
     assert shown(error, uri) == "no answer from http://host:1/ nor from http://host:1/api"
+
+
+def test_an_address_that_is_none_is_said_without_the_password_in_it():
+    uri = "http://me:hunter2@[host"
+    assert shown(ValueError(f"what is {uri}"), uri) == "what is (not a valid address)"
+    with pytest.raises(HvcError, match="not a valid address"):
+        connect(uri)
