@@ -6,7 +6,6 @@ It ends by itself as soon as the process that started it is gone, and leaves not
 import os
 import pickle
 import queue
-import signal
 import threading
 import traceback
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hvc.base.errors import HvcError, PlaceError
 from hvc.base.stage import Stop, never
+from hvc.data_prep.worker import own_pipes
 
 if TYPE_CHECKING:  # torch is imported when signals are taken care of, not before
     from hvc.evaluation.evaluate_config import EvaluateConfig
@@ -115,11 +115,7 @@ def labeller(setting: Setting) -> Callable[["Task", Stop, Say], None]:
 
 def serve() -> None:
     """Do tasks from stdin, the setting first, and say on stdout how it goes; prints go to stderr."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides when to stop
-    tasks, events = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
+    tasks, events = own_pipes()
     waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(tasks, waiting), daemon=True).start()
 
