@@ -1,7 +1,9 @@
 """Joints of bodies in files: JHMDB's annotations, and what tracking made of them."""
 
 import json
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ def read_joint_positions(path: Path) -> NDArray[np.float64]:
     HvcError when the file is missing, damaged or holds no `pos_img` of 2 x 15 x T numbers.
     """
     _shape(path)
-    with _Naming(path):
+    with _naming(path):
         values = np.asarray(loadmat(path, variable_names=[_KEY])[_KEY], np.float64)
     return values.transpose(2, 1, 0) - 1
 
@@ -49,7 +51,7 @@ def count_joint_frames(path: Path) -> int:
 def _shape(path: Path) -> tuple[int, ...]:
     if not path.is_file():
         raise HvcError(f"expected the joints of a clip at {path}; download joint_positions.zip")
-    with _Naming(path):
+    with _naming(path):
         shapes = {name: shape for name, shape, _ in whosmat(path)}
     shape: tuple[int, ...] = shapes.get(_KEY, ())
     if shape[:2] != (2, JOINTS) or len(shape) != 3:
@@ -57,18 +59,13 @@ def _shape(path: Path) -> tuple[int, ...]:
     return shape
 
 
-class _Naming:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
     """Whatever SciPy says of a file that it cannot read, with the file's name."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):  # SciPy's reader raises what the damage happens to lead to
-            raise HvcError(f"{self._path}: not a readable MATLAB file ({error}); copy it again") from None
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - SciPy's reader raises what the damage happens to lead to
+        raise HvcError(f"{path}: not a readable MATLAB file ({error}); copy it again") from None
 
 
 def write_tracked(path: Path, tracked: TrackedJoints) -> None:
