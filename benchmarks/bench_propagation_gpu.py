@@ -172,7 +172,7 @@ def parts(bench: Bench, precision: str) -> list[Figure]:
 def bounds_of(bench: Bench, precision: str) -> dict[str, str]:
     """What each part has to do, and how long that takes at the device's peak."""
     channels, height, width = bench.maps[0].shape
-    tiles = plan_tiles(height, width, half_widths(12, height, width), SIDE)
+    tiles = plan_tiles(height, width, half_widths(Protocol().radius, height, width), SIDE)
     cells = torch.zeros(height, width)
     queries = cells[tiles[0].rows, tiles[0].columns].numel()
     keys = cells[tiles[0].key_rows, tiles[0].key_columns].numel()
