@@ -28,7 +28,10 @@ class KnownJob:
 
     def belongs_to(self, folder: Path) -> bool:
         """Whether it was submitted from this folder: another cluster has jobs with the same ids."""
-        return not self.command or Path(self.command).is_relative_to(folder)
+        if not self.command:
+            return True
+        script = Path(self.command)  # as it was given to sbatch, maybe by a link such as /home or /scratch
+        return script.is_relative_to(folder) or script.resolve().is_relative_to(folder.resolve())
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,16 @@ def test_what_waits_leaves_the_queue_at_once_and_only_that(toy, tmp_path, slurm_
             slurm_env.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
 
+def test_a_folder_that_is_reached_by_a_link_is_the_same(toy, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "jobs").symlink_to("real")
+    report = toy(steps=1000, step_seconds=0.2)
+    steps_done(tmp_path / "toy")
+    assert row_of(report.job_id)["state"] == "running"
+    told("cancel", str(tmp_path / "jobs" / report.folder.name), "--now")
+    assert wait_for(report.job_id, "stopped")["attempt"] == 1
+
+
 def test_with_the_controller_away_the_folders_are_shown_and_nothing_is_changed(toy, monkeypatch):
     report = toy(steps=2)
     wait_for(report.job_id, "done")
