@@ -42,18 +42,18 @@ class Answer:
     problem: str = ""
 
 
-def ask_controller(seconds: float = _SECONDS) -> Answer:
+def ask_controller() -> Answer:
     """All of this user's jobs that the controller remembers, those that ended lately included."""
     if which("squeue") is None:
         return Answer(problem="no squeue here")
     lines, problem = _lines(
-        ["squeue", "--noheader", "--me", "--array", "--states=all", f"--format={_FIELDS}"], seconds
+        ["squeue", "--noheader", "--me", "--array", "--states=all", f"--format={_FIELDS}"]
     )
     found = [_queued(line) for line in lines]
     return Answer({job.job_id: job for job in found if job}, problem)
 
 
-def ask_accounting(job_ids: Iterable[str], seconds: float = _SECONDS) -> Answer:
+def ask_accounting(job_ids: Iterable[str]) -> Answer:
     """What is on record of jobs that the controller has forgotten; nothing where there is no accounting.
 
     That accounting is off is no problem to tell of: many clusters have none.
@@ -62,7 +62,7 @@ def ask_accounting(job_ids: Iterable[str], seconds: float = _SECONDS) -> Answer:
     if not ids or which("sacct") is None:
         return Answer()
     command = ["sacct", "--allocations", "--parsable2", "--format=JobID,State,NodeList", "--jobs"]
-    lines, problem = _lines([*command, ",".join(ids)], seconds)
+    lines, problem = _lines([*command, ",".join(ids)])
     if problem:
         return Answer(problem="" if "disabled" in problem else problem)
     found = [_recorded(line) for line in lines[1:]]
@@ -86,12 +86,12 @@ def _recorded(line: str) -> KnownJob | None:
     return KnownJob(job_id, state.split()[0], "" if nodes == "None assigned" else nodes)
 
 
-def _lines(command: list[str], seconds: float) -> tuple[list[str], str]:
+def _lines(command: list[str]) -> tuple[list[str], str]:
     """A command's output, and what went wrong."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return [], f"{command[0]} gave no answer within {seconds:.0f} s"
+        return [], f"{command[0]} gave no answer within {_SECONDS:.0f} s"
     except OSError as error:
         return [], f"{command[0]}: {error.strerror}"
     if done.returncode != 0:

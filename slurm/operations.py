@@ -1,21 +1,18 @@
 """What a user does to jobs of their own: let one stop for good, go on, or go on with other nodes."""
 
-import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.base.files import write_atomic
 from hvc.slurm import local
 from hvc.slurm.job_choice import Chosen
 from hvc.slurm.job_states import State
 from hvc.slurm.jobfile import read as read_job
 from hvc.slurm.jobs import JobRow, list_jobs
-from hvc.slurm.requests import FOLDER, RESIZE, stop_file
+from hvc.slurm.requests import ask_resize, ask_stop, forget_stop
 from hvc.slurm.resubmission import resubmit
 from hvc.slurm.submission import Submission, this_user
 
@@ -49,7 +46,7 @@ def cancel(chosen: Chosen, at_once: bool = False) -> Done:
     others = [row for row in alive if row not in running]
     # Requests first: a task that is about to leave by itself must not be requeued.
     for row in alive:
-        _request_stop(chosen.folder, row)
+        ask_stop(chosen.folder, row.task)
     _signal(chosen.submission, running)
     _end(chosen.submission, others)
     words = []
@@ -107,14 +104,10 @@ def _rows(chosen: Chosen) -> list[JobRow]:
     return [row for row in listing.groups[0].rows if chosen.means(row)]
 
 
-def _request_stop(folder: Path, row: JobRow) -> None:
-    write_atomic(stop_file(folder, row.task), "")
-
-
 def _forget(chosen: Chosen, rows: Iterable[JobRow]) -> None:
     """Take back requests to stop."""
     for task in {None, *(row.task for row in rows)}:
-        stop_file(chosen.folder, task).unlink(missing_ok=True)
+        forget_stop(chosen.folder, task)
 
 
 def _signal(submission: Submission, rows: Sequence[JobRow]) -> None:
@@ -176,7 +169,7 @@ def resize(chosen: Chosen, nodes: int) -> Done:
     (row,) = _rows(chosen)
     if not row.state.alive:
         raise HvcError(f"job {chosen.job_id} has ended ({row.state}); `hvc requeue` it first")
-    write_atomic(chosen.folder / FOLDER / RESIZE, json.dumps({"nodes": nodes}) + "\n")
+    ask_resize(chosen.folder, nodes)
     many = f"{nodes} node{'s' if nodes > 1 else ''}"
     if row.state is State.RUNNING:
         _signal(submission, [row])

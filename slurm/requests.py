@@ -5,45 +5,59 @@ requests/task-T/stop    the same of one task of an array
 requests/resize.json    {"nodes": N}: stop, save, and go on with so many nodes
 """
 
+import json
 import time
 from pathlib import Path
 
-from hvc.base.files import read_json
+from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import StopFlag
 
-FOLDER = "requests"
-STOP = "stop"
-RESIZE = "resize.json"
-REFUSED = "resize-refused.json"
+_FOLDER = "requests"
+_RESIZE = "resize.json"
+_REFUSED = "resize-refused.json"
 _LOOK_SECONDS = 2.0
 
 
 def stop_asked(folder: Path, task: int | None) -> bool:
     """Whether the job, or this task of its array, is to stop for good."""
-    return any(stop_file(folder, one).exists() for one in {None, task})
+    return any(_stop_file(folder, one).exists() for one in {None, task})
 
 
-def stop_file(folder: Path, task: int | None) -> Path:
-    """What asks a job to stop for good by being there, or one task of its array."""
-    own = folder / FOLDER if task is None else folder / FOLDER / f"task-{task}"
-    return own / STOP
+def ask_stop(folder: Path, task: int | None) -> None:
+    """Ask a job to stop for good, or one task of its array."""
+    write_atomic(_stop_file(folder, task), "")
+
+
+def forget_stop(folder: Path, task: int | None) -> None:
+    """Take that back."""
+    _stop_file(folder, task).unlink(missing_ok=True)
+
+
+def ask_resize(folder: Path, nodes: int) -> None:
+    """Ask a job to go on with so many nodes."""
+    write_atomic(folder / _FOLDER / _RESIZE, json.dumps({"nodes": nodes}) + "\n")
 
 
 def wanted_nodes(folder: Path) -> int | None:
     """The number of nodes that is asked for; None: no request, or none that makes sense."""
-    wanted = (read_json(folder / FOLDER / RESIZE) or {}).get("nodes")
+    wanted = (read_json(folder / _FOLDER / _RESIZE) or {}).get("nodes")
     return wanted if isinstance(wanted, int) and wanted > 0 else None
 
 
 def fulfil_resize(folder: Path, nodes: int) -> None:
     """Remove the request for as many nodes as there are; one for another number stays."""
     if wanted_nodes(folder) == nodes:
-        (folder / FOLDER / RESIZE).unlink(missing_ok=True)
+        (folder / _FOLDER / _RESIZE).unlink(missing_ok=True)
 
 
 def refuse_resize(folder: Path) -> None:
     """Put a request aside that Slurm does not fulfil."""
-    (folder / FOLDER / RESIZE).replace(folder / FOLDER / REFUSED)
+    (folder / _FOLDER / _RESIZE).replace(folder / _FOLDER / _REFUSED)
+
+
+def _stop_file(folder: Path, task: int | None) -> Path:
+    own = folder / _FOLDER if task is None else folder / _FOLDER / f"task-{task}"
+    return own / "stop"
 
 
 class StopOrRequest:

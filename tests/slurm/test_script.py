@@ -1,6 +1,5 @@
 """The shell lines around srun, run by a shell; and the requests that a running job hears."""
 
-import json
 import os
 import subprocess
 
@@ -66,7 +65,7 @@ def test_requests_are_heard_by_the_rank_that_looks(tmp_path, monkeypatch):
     for words in ('{"nodes": 2}', '{"nodes": "3"}', '{"nodes": 0}', '{"nodes"', "[]"):
         (folder / "resize.json").write_text(words)
         assert not stop(), words
-    (folder / "resize.json").write_text(json.dumps({"nodes": 3}))
+    requests.ask_resize(tmp_path, 3)
     assert stop()
     assert not deaf()
     assert stop.reason == "asked to go on with 3 nodes"
@@ -77,10 +76,11 @@ def test_requests_are_heard_by_the_rank_that_looks(tmp_path, monkeypatch):
 
 
 def test_a_stop_for_one_task_is_none_for_the_others(tmp_path):
-    (tmp_path / "requests" / "task-2").mkdir(parents=True)
-    (tmp_path / "requests" / "task-2" / "stop").touch()
+    requests.ask_stop(tmp_path, 2)
     assert requests.stop_asked(tmp_path, 2)
     assert not requests.stop_asked(tmp_path, 1)
     assert not requests.stop_asked(tmp_path, None)
-    (tmp_path / "requests" / "stop").touch()
+    requests.ask_stop(tmp_path, None)
     assert requests.stop_asked(tmp_path, 1)
+    requests.forget_stop(tmp_path, None)
+    assert not requests.stop_asked(tmp_path, 1)
