@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 from hvc.base.errors import EXIT_STOPPED, HvcError
 from hvc.demo.child import run
 from hvc.pretrain.journal import JOURNAL, metric_records
+from hvc.pretrain.train_text import where_to_look
 
 SIZE = 96
 BATCH = 16
@@ -137,8 +139,7 @@ def _hvc(*arguments: str) -> dict[str, Any]:
 
 def _table(values: dict[str, Any], training: dict[str, Any], uri: str) -> list[str]:
     first, last = values["loss"]
-    database = uri.removeprefix("sqlite:///")
-    look = f"{sys.executable} -m mlflow ui --backend-store-uri {uri}" if database != uri else uri
+    mlflow = f"{shlex.quote(sys.executable)} -m mlflow"
     return [
         "",
         f"  loss                {first:+.2f} -> {last:+.2f} in {STEPS} steps, "
@@ -147,7 +148,7 @@ def _table(values: dict[str, Any], training: dict[str, Any], uri: str) -> list[s
         f"  J&F trained         {values['trained_jf']:.1f}",
         f"  run                 runs:/{values['run_id']}",
         f"  checkpoint          {training['checkpoint']}",
-        *(f"  overlays            {path}" for path in values["pictures"]),
-        f"  browse the run      {look}",
+        *(f"  picture             {path}" for path in values["pictures"]),
+        *(f"  {word:<20}{text}" for word, text in where_to_look(uri, mlflow)),
         f"  took                {values['seconds']:.0f} s",
     ]

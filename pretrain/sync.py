@@ -10,7 +10,7 @@ from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.lock import BusyError, sole_writer
 from hvc.pretrain.delivery import Delivery
-from hvc.pretrain.journal import JOURNAL
+from hvc.pretrain.journal import JOURNAL, read_lines
 from hvc.pretrain.mlflow_client import shown
 from hvc.pretrain.run_note import RunNote
 from hvc.pretrain.sender import LOCK, pause_after
@@ -35,6 +35,8 @@ class Synced:
     """Why they wait; empty if none do."""
     busy: bool = False
     """Whether somebody else sends them now."""
+    begun: bool = True
+    """False for a run that was ended before it had recorded its first attempt."""
 
     @property
     def failed(self) -> bool:
@@ -47,6 +49,8 @@ class Synced:
 
     def text(self) -> str:
         """In one line."""
+        if not self.begun:
+            return f"{self.folder}: nothing is recorded of this run yet"
         run = f"run {self.run_id}" if self.run_id else "its run is not there yet"
         said = f"{self.folder}: {self.sent} records sent to {self.tracking_uri} ({run})"
         if self.waiting:
@@ -77,6 +81,8 @@ def sync(folders: Iterable[Path], uri: str | None = None) -> Iterator[Synced]:
 
 
 def _sync_one(folder: Path, uri: str) -> Synced:
+    if not _has_begun(folder / JOURNAL):
+        return Synced(str(folder), None, public(uri), 0, 0, begun=False)
     delivery: Delivery | None = None
     problem, busy = "", False
     try:
@@ -92,6 +98,11 @@ def _sync_one(folder: Path, uri: str) -> Synced:
         return Synced(str(folder), note.run_id if note else None, public(uri), 0, 0, problem, busy)
     note, sent = delivery.note, delivery.lines_sent
     return Synced(str(folder), note.run_id, public(uri), sent, delivery.waiting(), problem)
+
+
+def _has_begun(journal: Path) -> bool:
+    """Whether it tells of an attempt, or is damaged so that nobody knows."""
+    return any(line.content["kind"] != "journal" for line in read_lines(journal))
 
 
 def _send_all(delivery: Delivery) -> str:

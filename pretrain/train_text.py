@@ -15,7 +15,7 @@ def report_lines(result: Result) -> list[str]:
     lines = [f"outcome: {result.outcome}", f"checkpoint: {report['checkpoint']}", _progress(report)]
     run_id, uri = report.get("run_id"), str(report.get("tracking_uri", ""))
     if run_id:
-        lines += [f"run: runs:/{run_id}", *_look(uri)]
+        lines += [f"run: runs:/{run_id}", *(f"{word}: {text}" for word, text in where_to_look(uri))]
     elif uri:
         lines.append(f"run: not at {uri} yet; `hvc sync` sends it when the server is back")
     if result.outcome is Outcome.STOPPED:
@@ -34,9 +34,16 @@ def _progress(report: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _look(uri: str) -> list[str]:
-    """How to see the run's page; MLflow's front page is about other things."""
+def where_to_look(uri: str, mlflow: str = "mlflow") -> list[tuple[str, str]]:
+    """How to see the runs of a server or database; MLflow's front page is about other things.
+
+    Args:
+        mlflow: The command that starts MLflow, as a shell takes it.
+
+    Returns:
+        Pairs of a word and what it stands for: an address, or a command and the address that it serves.
+    """
     page = "/#/experiments?workflowType=machine_learning"
     if uri.startswith(("http://", "https://")):
-        return [f"look: {uri.rstrip('/')}{page}"]
-    return [f"look: mlflow ui --backend-store-uri {shlex.quote(uri)}", f"  at: {_LOCAL}{page}"]
+        return [("look", f"{uri.rstrip('/')}{page}")]
+    return [("look", f"{mlflow} ui --backend-store-uri {shlex.quote(uri)}"), ("  at", f"{_LOCAL}{page}")]

@@ -53,8 +53,11 @@ def test_the_tour(tmp_path):
 def test_every_documented_config_is_valid():
     from hvc.pretrain.recipe import TrainConfig
     from hvc.slurm.cluster import ClusterConfig
+    from hvc.slurm.pipeline_config import PipelineConfig
 
-    recipes = sorted((ROOT / "configs").glob("*.yaml"))
+    pipeline = ROOT / "configs" / "pipeline.yaml"
+    assert PipelineConfig.load(pipeline).name
+    recipes = sorted(set((ROOT / "configs").glob("*.yaml")) - {pipeline})
     assert {"imagenet.yaml", "coco.yaml", "youtube-vos.yaml", "small.yaml", "tour.yaml"} | {
         f"paper-{name}.yaml" for name in ("coco", "voc", "msra10k", "youtube-vos")
     } <= {p.name for p in recipes}

@@ -8,10 +8,11 @@ import random
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import mlflow
-from tracked_runs import track, values_at
+from tracked_runs import in_journal, track, values_at, wait_until
 
 STEPS = 400
 """Steps that an attempt would make if nobody killed it."""
@@ -40,13 +41,22 @@ def main(folder: Path, uri: str, seed: int, count: int) -> None:
                 attempt(folder, uri, reached)
             finally:
                 os._exit(0)
+        if rng.random() < 0.5:  # else it may be killed before it has recorded anything
+            wait_until(partial(has_passed, folder, reached_in(folder)))
         time.sleep(rng.uniform(0.02, 1.5))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        from tracked_runs import in_journal
+        reached = max(1, reached_in(folder) - rng.randrange(20))
 
-        recorded = in_journal(folder).get("train/loss", [(0, 0.0, 0)])[-1][0]
-        reached = max(1, recorded - rng.randrange(20))
+
+def has_passed(folder: Path, step: int) -> bool:
+    """Whether a later step is recorded."""
+    return reached_in(folder) > step
+
+
+def reached_in(folder: Path) -> int:
+    """The last step that is recorded; 0 if none is."""
+    return in_journal(folder).get("train/loss", [(0, 0.0, 0)])[-1][0]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tracked_runs import assert_exactly_the_journal, in_journal, track, values_a
 from hvc.base.errors import UsageError
 from hvc.base.stage import Outcome
 from hvc.data_prep.lock import sole_writer
-from hvc.pretrain.journal import JOURNAL
+from hvc.pretrain.journal import JOURNAL, Journal
 from hvc.pretrain.mlflow_client import connect
 from hvc.pretrain.run_note import NOTE, RunNote
 from hvc.pretrain.sender import LOCK
@@ -52,6 +52,15 @@ def test_killed_at_random_moments_while_sending(kind, count, tmp_path, request):
     assert len(steps) > 20
 
 
+def test_a_run_killed_before_its_first_attempt_has_nothing_to_send(tmp_path, uri):
+    journal = Journal(tmp_path / JOURNAL)
+    journal.append("journal", version=1, run_key="0" * 32, adopted=False)
+    journal.close()
+    (done,) = sync([tmp_path], uri)
+    assert not done.failed
+    assert "nothing is recorded" in done.text()
+
+
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
     address = f"sqlite:///{tmp_path_factory.mktemp('sync')}/mlflow.db"
@@ -81,7 +90,7 @@ def test_two_at_once_send_everything_once(unsent, uri):
     for thread in threads:
         thread.join()
     assert sorted(run.busy for run in found) in ([False, True], [False, False])
-    assert not any(run.failed for run in found)
+    assert not [run.problem for run in found if run.failed]
     assert_exactly_the_journal(unsent, uri)
 
 
