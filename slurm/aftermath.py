@@ -1,9 +1,11 @@
 """Run by a job's script when its ranks have ended, and not all of them well: what becomes of the job.
 
     python -m hvc.slurm.aftermath FOLDER STATUS
+    python -m hvc.slurm.aftermath FOLDER time-up
 
-STATUS is srun's. Outlives whatever ended the ranks, as long as the first node does; where that is lost,
-Slurm puts the job back into the queue by itself.
+STATUS is srun's; `time-up` is said when Slurm asks the job to end while ranks may still run. Outlives
+whatever ended the ranks, as long as the first node does; where that is lost, Slurm puts the job back into
+the queue by itself.
 """
 
 import logging
@@ -25,6 +27,10 @@ from hvc.slurm.stages import progress_of
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+TIME_UP = "time-up"
+KILLED = 137
+"""The status of ranks that Slurm is about to end."""
+_POLL_SECONDS = 0.2
 DEFAULT_LIMIT = 3
 """Requeues without progress where not even the job's file was read."""
 _PAUSES = (2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 30.0)
@@ -34,7 +40,14 @@ _PAUSES = (2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 30.0)
 def main() -> None:
     """Settle this job; the exit status is that of the job."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    folder, status = Path(sys.argv[1]), int(sys.argv[2])
+    folder = Path(sys.argv[1])
+    if sys.argv[2] == TIME_UP:
+        try:
+            time_up(Script.of(os.environ), folder)
+        except HvcError as error:
+            _log.error("%s", error)
+        return
+    status = int(sys.argv[2])
     try:
         settle(Script.of(os.environ), folder, status)
     except HvcError as error:
@@ -78,6 +91,24 @@ def settle(script: Script, folder: Path, status: int) -> Verdict:
     _log.info("attempt %d: %s; %s", script.attempt, facts, verdict)
     _act(verdict, script, folder, records, job, facts)
     return verdict
+
+
+def time_up(script: Script, folder: Path) -> Verdict | None:
+    """At the time limit, settle a job whose ranks do not leave in half of the time that Slurm leaves them.
+
+    None where Slurm ends the job for another reason, or where the ranks have left: then what comes after
+    them in the script sees to it. HvcError when Slurm takes no word.
+    """
+    end = time.monotonic() + control.kill_wait() / 2
+    if not control.job(script.job_id).timed_out:
+        return None
+    records = Records(folder, script.task)
+    while time.monotonic() < end:
+        record = records.read(script.attempt)
+        if record is not None and record.outcome != "running":
+            return None
+        time.sleep(_POLL_SECONDS)
+    return settle(script, folder, KILLED)
 
 
 def _end(records: Records, attempt: int, failures: list[Failure], status: int) -> None:

@@ -41,6 +41,15 @@ def job(job_id: str) -> Job:
     )
 
 
+def kill_wait() -> float:
+    """Seconds that Slurm leaves to processes between SIGTERM and SIGKILL when it ends a job."""
+    answer = _scontrol("show", "config")
+    found = re.search(r"^KillWait\s*=\s*(\d+)", answer, re.MULTILINE)
+    if found is None:
+        raise ControlError("scontrol show config says no KillWait")
+    return float(found[1])
+
+
 def node_address(node: str) -> str:
     """The address by which Slurm reaches a node."""
     return _field("NodeAddr", _scontrol("-o", "show", "node", node))

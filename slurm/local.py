@@ -27,7 +27,9 @@ COMMANDS = ("sbatch", "srun", "scontrol", "scancel", "sinfo")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
 _BY_NAME = "hvc.slurm.local_commands"
 _POLL_SECONDS = 0.1
-_KILL_WAIT_SECONDS = 30.0
+_WISHES = {"requeue": "REQUEUED", "cancel": "CANCELLED"}
+KILL_WAIT_SECONDS = 30.0
+"""Between SIGTERM and SIGKILL when a job is ended."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -70,7 +72,10 @@ def state_folder() -> Path:
 
 
 def record(job_id: str) -> dict[str, str]:
-    """`state` in Slurm's words, `restarts` and `since` (unix time) of a job; empty where there is none."""
+    """`state` and `reason` in Slurm's words, `restarts` and `since` (unix time) of a job.
+
+    Empty where there is none.
+    """
     return {key: str(value) for key, value in (read_json(state_folder() / f"{job_id}.json") or {}).items()}
 
 
@@ -197,14 +202,15 @@ class Runner:
             code = shell.poll()
             if wish.exists():
                 self._end()
-                return "REQUEUED" if wish.read_text() == "requeue" else "CANCELLED"
+                return _WISHES[wish.read_text()]
             if code is not None:
                 self._end()
                 return "COMPLETED" if code == 0 else "FAILED"
             passed = time.monotonic() - begin
             if passed > self.options.seconds:
+                self._note(job_id, "RUNNING", restarts, reason="TimeLimit")
                 self._end()
-                return "TIMEOUT"
+                return _WISHES[wish.read_text()] if wish.exists() else "TIMEOUT"
             if not warned and passed > self.options.seconds - self.options.grace_seconds:
                 warned = True
                 self._signal(self.options.signal)
@@ -239,7 +245,7 @@ class Runner:
     def _end(self) -> None:
         """End what is left of the attempt."""
         assert self.group is not None
-        end = time.monotonic() + _KILL_WAIT_SECONDS
+        end = time.monotonic() + KILL_WAIT_SECONDS
         number = signal.SIGTERM
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.group, number)
@@ -250,8 +256,8 @@ class Runner:
         (state_folder() / f"{self.group}.srun").unlink(missing_ok=True)
         self.group = None
 
-    def _note(self, job_id: str, state: str, restarts: int = 0) -> None:
-        values = {"state": state, "restarts": restarts, "since": self.since}
+    def _note(self, job_id: str, state: str, restarts: int = 0, reason: str = "None") -> None:
+        values = {"state": state, "restarts": restarts, "since": self.since, "reason": reason}
         write_atomic(state_folder() / f"{job_id}.json", json.dumps(values))
 
     def _reap(self) -> bool:

@@ -80,7 +80,7 @@ def split(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def scontrol(arguments: list[str]) -> int:
-    """`show job`, `show node`, `show hostnames`, `requeue`; what cannot be changed here is refused."""
+    """`show` of job, config, node and hostnames, and `requeue`; what cannot be changed here is refused."""
     words = [word for word in arguments if not word.startswith("-")]
     if words[:2] == ["show", "job"]:
         known = local.record(words[2])
@@ -88,9 +88,12 @@ def scontrol(arguments: list[str]) -> int:
             sys.stderr.write("Invalid job id specified\n")
             return 1
         sys.stdout.write(
-            f"JobId={words[2]} JobState={known['state']} Restarts={known['restarts']} Partition=local "
+            f"JobId={words[2]} JobState={known['state']} Reason={known['reason']} "
+            f"Restarts={known['restarts']} Partition=local "
             f"NodeList={socket.gethostname()} ExcNodeList=(null)\n"
         )
+    elif words == ["show", "config"]:
+        sys.stdout.write(f"KillWait                = {local.KILL_WAIT_SECONDS:.0f} sec\n")
     elif words[:2] == ["show", "node"]:
         sys.stdout.write(f"NodeName={words[2]} NodeAddr=127.0.0.1\n")
     elif words[:2] == ["show", "hostnames"]:

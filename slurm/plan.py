@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hvc.slurm.cluster import ClusterConfig
-from hvc.slurm.script import EARLY_LOG, aftermath_lines, attempt_lines
+from hvc.slurm.script import EARLY_LOG, aftermath_lines, attempt_lines, watch_lines
 from hvc.slurm.snapshot import code_path
 
 
@@ -34,6 +34,7 @@ def parameters(cluster: ClusterConfig, job_name: str, folder: Path) -> dict[str,
             *code_lines(folder),
             *PORT_LINES,
             *attempt_lines(folder, cluster.tasks_per_node),
+            *watch_lines(folder, python_command(cluster)),
         ],
         "teardown": aftermath_lines(folder, python_command(cluster)),
         "additional_parameters": {

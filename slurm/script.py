@@ -1,7 +1,7 @@
 """The shell lines around `srun` in a job's script: the attempt's number before it, what becomes of the job
-after it.
+after it, or at its time limit.
 
-Both run on the first node, in the shell that outlives every rank.
+All run on the first node, in the shell that outlives every rank.
 """
 
 import shlex
@@ -32,6 +32,27 @@ def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:
     ]
 
 
+def watch_lines(folder: Path, python: str) -> list[str]:
+    """Have `hvc.slurm.aftermath` look when Slurm asks this job to end, while its ranks may still run.
+
+    At the time limit Slurm ends this shell together with the ranks. Where they do not leave by themselves
+    (a step that takes longer, a collective that hangs) nobody would be left to put the job back into the
+    queue. The shell itself is deaf while srun runs, so a second one listens; USR1 ends it.
+
+    Args:
+        python: The command that starts Python.
+    """
+    return [
+        "(",
+        """  trap 'kill "$!" 2>/dev/null; exit' USR1""",
+        f"  hvc_time_up() {{ {_aftermath(folder, python)} time-up; }}",
+        """  trap 'hvc_time_up; kill "$!" 2>/dev/null' TERM""",
+        '  while :; do sleep 60 & wait "$!"; done',
+        ") &",
+        "HVC_WATCH=$!",
+    ]
+
+
 def aftermath_lines(folder: Path, python: str) -> list[str]:
     """Unless all ranks ended well, ask `hvc.slurm.aftermath` what becomes of the job; first of all lines.
 
@@ -39,5 +60,13 @@ def aftermath_lines(folder: Path, python: str) -> list[str]:
         python: The command that starts Python. It ignores SIGTERM, which Slurm sends to this shell as
             soon as the job is back in the queue, while there may be more to say about it.
     """
-    command = f"{python} -u -m hvc.slurm.aftermath {shlex.quote(str(folder))}"
-    return ["hvc_status=$?", f'[ "$hvc_status" -eq 0 ] || exec {command} "$hvc_status"']
+    return [
+        "hvc_status=$?",
+        'kill -USR1 "$HVC_WATCH" 2>/dev/null',
+        'while kill -0 "$HVC_WATCH" 2>/dev/null; do wait "$HVC_WATCH"; done',
+        f'[ "$hvc_status" -eq 0 ] || exec {_aftermath(folder, python)} "$hvc_status"',
+    ]
+
+
+def _aftermath(folder: Path, python: str) -> str:
+    return f"{python} -u -m hvc.slurm.aftermath {shlex.quote(str(folder))}"

@@ -2,13 +2,14 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
 from hvc.base.stage import StopFlag
 from hvc.slurm import requests
 from hvc.slurm.requests import StopOrRequest
-from hvc.slurm.script import aftermath_lines, attempt_lines
+from hvc.slurm.script import aftermath_lines, attempt_lines, watch_lines
 
 
 def bash(lines, **env):
@@ -54,6 +55,24 @@ def test_the_shell_outlives_the_signal_that_ends_its_ranks(tmp_path):
         *aftermath_lines(tmp_path, "echo asked"),
     ]
     assert bash(lines, SLURM_JOB_NUM_NODES="1").stdout.endswith(" 7\n")
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_at_the_time_limit_a_second_shell_asks_while_the_ranks_still_run(tmp_path, times):
+    """Nothing of it is left when the script ends: it would keep the pipe open."""
+    lines = [
+        *watch_lines(tmp_path, "echo asked"),
+        *['sleep 0.3; kill -TERM "$HVC_WATCH"'] * times,
+        "sleep 0.3; echo ranks gone; (exit 0)",
+        *aftermath_lines(tmp_path, "echo asked"),
+        'echo "ended $?"',
+    ]
+    begin = time.monotonic()
+    done = bash(lines)
+    assert time.monotonic() - begin < 30
+    asked = f"asked -u -m hvc.slurm.aftermath {tmp_path} time-up\n"
+    assert done.stdout == asked * times + "ranks gone\nended 0\n"
+    assert done.stderr == ""
 
 
 def test_requests_are_heard_by_the_rank_that_looks(tmp_path, monkeypatch):
