@@ -25,6 +25,7 @@ records = st.none() | st.builds(Recorded, st.integers(1, 9), st.sampled_from(OUT
         ("COMPLETED", "stopped", True, State.STOPPED),
         ("FAILED", "failed", False, State.FAILED),
         ("TIMEOUT", "running", False, State.FAILED),
+        ("TIMEOUT", "done", False, State.DONE),
         ("OUT_OF_MEMORY", "running", False, State.FAILED),
         (None, "done", False, State.DONE),
         (None, "failed", False, State.FAILED),

@@ -235,7 +235,7 @@ def test_a_killed_rank_brings_the_job_back(toy):
 @pytest.mark.soak
 @pytest.mark.skipif("HVC_SOAK" not in os.environ, reason="waits for a time limit of minutes")
 def test_what_did_not_save_before_the_time_limit_goes_on_from_what_it_has(toy):
-    job = toy(steps=4, step_seconds=30, save_every=1, deaf=True, time_minutes=1)
+    job = toy(steps=2, step_seconds=48, save_every=1, deaf=True, time_minutes=1)
     assert job.ended(timeout=500) == "COMPLETED", job.log(0)
     first = job.attempts()[0]
     assert (first.outcome, first.requeued) == ("failed", True)
