@@ -48,7 +48,7 @@ class Streams:
     """
 
     def __init__(self, edges: Ids, batch_size: int, shuffle: Shuffle, seed: int, epoch: int) -> None:
-        count, self._batch_size = int(edges[-1]), batch_size
+        count = int(edges[-1])
         self._key, self._window = (seed, epoch), shuffle.window
         streams = min(shuffle.streams, batch_size)
         # A dataset too small for full blocks in every stream's window is cut finer, down to single samples.

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from hvc.base.errors import EXIT_DONE, EXIT_STOPPED, HvcError, UsageError
+from hvc.data_prep.pool import default_workers
 
 LAST_SECONDS = 120.0
 """How long ranks may go on after the first one has left in peace; a frozen one never leaves."""
@@ -73,7 +74,7 @@ def run_local(count: int, arguments: list[str]) -> int:
     Raises HvcError, after all have left, when a rank was ended by a signal.
     """
     port = str(free_port())
-    threads = str(max(1, (os.cpu_count() or 1) // count))
+    threads = str(max(1, default_workers() // count))
     common = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),

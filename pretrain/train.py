@@ -24,6 +24,7 @@ from hvc.pretrain.preflight import refuse_hopeless, warnings
 from hvc.pretrain.processes import own_place
 from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.run_note import NOTE
 from hvc.pretrain.tracking import Tracker, resumed_from, settle
 from hvc.pretrain.trainer import Trainer
 
@@ -134,5 +135,5 @@ def _report(config: TrainConfig, trainer: Trainer, tracker: Tracker | None) -> d
 def _finished_report(config: TrainConfig, step: int) -> dict[str, Any]:
     address = f"{config.checkpoints}/{step_name(step)}"
     report = {"step": step, "steps": step, "checkpoint": address, "metrics": {}}
-    note = read_json(config.folder / "run.json") or {}
+    note = read_json(config.folder / NOTE) or {}
     return report | {key: note[key] for key in ("run_id", "tracking_uri") if key in note}
