@@ -45,8 +45,8 @@ _T_CORE: dict[str, Any] = {
 
 PRESETS: dict[str, Protocol] = {
     "hvc": _HVC,
-    # Alxead/SFC, README
-    "sfc": Protocol(context=20, radius=15, merge_weight=1.75),
+    # Alxead/SFC, README; code/test_vos.py is CRW's, with its resizing and its first mask
+    "sfc": Protocol(**_CRW | {"radius": 15, "top_k": 15, "temperature": 0.1, "merge_weight": 1.75}),
     "crw": Protocol(**_CRW),
     # videowalk issues 10 and 45: the author's words on what the paper's figures were made with
     "crw-vip": Protocol(**_CRW | {"context": 4, "input_size": (560, 560)}),
