@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hvc.base.errors import UsageError
 from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.measures import MAIN
+from hvc.evaluation.measures import MAIN, finite
 from hvc.evaluation.published import PUBLISHED, SEQUENCES, Published, figures_for, headline_of
 
 UNKNOWN = "unknown"
@@ -228,9 +228,5 @@ def _published_entry(figure: Published) -> Entry:
 
 def _plain(entry: Entry) -> dict[str, Any]:
     values = {key: value for key, value in vars(entry).items() if key not in ("report", "pictures")}
-    values["scores"] = {name: _finite(value) for name, value in entry.scores.items()}
-    return values | {"last": _finite(entry.last), "per_sequence": entry.report.get("per_sequence", {})}
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    plain: dict[str, Any] = finite(values | {"per_sequence": entry.report.get("per_sequence", {})})
+    return plain

@@ -1,6 +1,8 @@
-"""How measures are called where people read them."""
+"""Measures as people and other programs read them."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 _LABELS = {
     "jf_mean": "J&F",
@@ -22,6 +24,15 @@ def label(measure: str) -> str:
     """`jf_mean` -> J&F, `pck_0.1` -> PCK@0.1; a curve `j` -> J; another name stays as it is."""
     known = _LABELS.get(measure) or _LABELS.get(f"{measure}_mean")
     return known or measure.replace("pck_", "PCK@").replace("iou_", "IoU ")
+
+
+def finite(value: Any) -> Any:
+    """Plain data for JSON, which knows no number that is not finite: null instead."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main_curve(curves: Mapping[str, Sequence[float]]) -> tuple[str, list[float]] | None:

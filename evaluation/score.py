@@ -9,6 +9,7 @@ from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.pool import default_workers
 from hvc.evaluation.benchmarks import BENCHMARKS
 from hvc.evaluation.layout import raise_all
+from hvc.evaluation.measures import finite
 from hvc.evaluation.protocol import Protocol
 from hvc.evaluation.score_frames import score_sequences
 from hvc.evaluation.scorer import Scorer
@@ -29,13 +30,13 @@ class Report:
     summary: Summary
 
     def values(self) -> dict[str, Any]:
-        """As plain data."""
+        """As plain data for JSON; what is not finite is null."""
         return {
             "benchmark": self.benchmark,
             "headline": self.headline,
             "sequences": self.sequences,
             "settings": self.settings,
-            **asdict(self.summary),
+            **finite(asdict(self.summary)),
         }
 
 

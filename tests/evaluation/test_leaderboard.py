@@ -329,7 +329,7 @@ def test_the_command_writes_all_three(recorded, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    (group,) = json.loads(done.stdout)["groups"]
+    (group,) = json.loads(done.stdout, parse_constant=pytest.fail)["groups"]  # NaN is no JSON
     assert (group["benchmark"], group["entries"][0]["name"]) == ("folder-clip", "one")
     assert group["entries"][0]["scores"]["jf_mean"] is None
     assert "one" in (tmp_path / "b.csv").read_text()

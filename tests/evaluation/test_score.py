@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 
 import evaluation_layouts as layouts
@@ -16,8 +17,9 @@ from hvc.evaluation import score_frames
 from hvc.evaluation.davis_metrics import MaskScorer
 from hvc.evaluation.joint_files import TrackedJoints, write_tracked
 from hvc.evaluation.masks import write_mask
-from hvc.evaluation.score import score
+from hvc.evaluation.score import Report, score
 from hvc.evaluation.score_frames import plan_chunks, score_sequences
+from hvc.evaluation.scorer import Summary
 
 
 def perfect_joints(root, results):
@@ -155,6 +157,13 @@ def test_the_wrong_folder_of_results_is_told_from_the_right_one(tmp_path):
         score("davis2016", data / "Annotations", data)
     with pytest.raises(HvcError, match="no such folder of results"):
         score("davis2016", tmp_path / "nowhere", data)
+
+
+def test_what_is_not_finite_is_null():
+    scores = {"j_mean": 50.0, "j_decay": math.nan}  # officially, where the last quarter wraps to nothing
+    report = Report("davis2017", "jf_mean", 1, {}, Summary(scores, {"libby": scores}, {}, {}))
+    values = json.loads(json.dumps(report.values(), allow_nan=False))
+    assert values["scores"] == values["per_sequence"]["libby"] == {"j_mean": 50.0, "j_decay": None}
 
 
 @pytest.mark.parametrize("benchmark", ["youtube-vos-2018", "youtube-vos-2019", "davis2017-test-dev"])
