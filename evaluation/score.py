@@ -17,6 +17,8 @@ from hvc.evaluation.scoring import Summary, scorer_of
 from hvc.evaluation.sequences import Sequence
 
 _SHOWN = 5
+_CHOICES = ("lost_joints", "joint_first_frame")
+"""What scores depend on of a protocol, besides the results."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def score(
     """
     if overrides and benchmark != "jhmdb":
         raise UsageError(f"{overrides[0]}: there is nothing to choose in the measures of {benchmark}")
+    for override in overrides or []:
+        if override.partition("=")[0] not in _CHOICES:
+            raise UsageError(f"{override}: scores of joints depend on {' and '.join(_CHOICES)} only")
     protocol = Protocol.parse({}, overrides, where="hvc score")
     scorer = scorer_of(benchmark, protocol, official_decay=official_decay)
     if scorer is None:
@@ -81,7 +86,8 @@ def score(
 def _check(scorer: Scorer, sequences: list[Sequence], results: Path, *, chosen: bool) -> None:
     """HvcError when results are missing; what is there for others is nobody's business."""
     if not results.is_dir():
-        raise HvcError(f"no such folder of results: {results}")
+        unpack = " (it is a file: unpack it)" if results.is_file() else ""
+        raise HvcError(f"no such folder of results: {results}{unpack}")
     problems, absent = [], []
     for sequence in sequences:
         files = scorer.files(sequence, results)

@@ -84,6 +84,8 @@ def test_how_joints_count_can_be_chosen(tmp_path):
     assert pck("lost_joints=wrong", "joint_first_frame=true") == pytest.approx(84)
     with pytest.raises(UsageError, match="nothing to choose in the measures of vip"):
         score("vip", tmp_path, tmp_path, overrides=["lost_joints=wrong"])
+    with pytest.raises(UsageError, match=r"context=7: .*depend on lost_joints and joint_first_frame only"):
+        pck("context=7")  # of the protocol that made the results, which scoring does not know
 
 
 def test_a_persons_own_video(tmp_path):
@@ -157,6 +159,9 @@ def test_the_wrong_folder_of_results_is_told_from_the_right_one(tmp_path):
         score("davis2016", data / "Annotations", data)
     with pytest.raises(HvcError, match="no such folder of results"):
         score("davis2016", tmp_path / "nowhere", data)
+    (tmp_path / "results.zip").touch()
+    with pytest.raises(HvcError, match=r"no such folder .*results.zip \(it is a file: unpack it"):
+        score("davis2016", tmp_path / "results.zip", data)
 
 
 def test_what_is_not_finite_is_null():
