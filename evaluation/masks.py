@@ -51,7 +51,7 @@ def _indices(image: Image.Image, path: Path) -> NDArray[np.uint8]:
         if (colours == colours[:, :, :1]).all():
             return colours[:, :, 0].copy()
     raise HvcError(
-        f"{path}: a mask must be a palette or 8-bit grey PNG of object ids, this is {image.mode} in colour"
+        f"{path}: a mask must be a palette or 8-bit grey PNG of object ids, this one's mode is {image.mode}"
     )
 
 
