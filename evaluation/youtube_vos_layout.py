@@ -78,7 +78,8 @@ def _places(folder: Path) -> _Places:
     title = "YouTube-VOS"
     if is_other or not (valid / "Annotations").is_dir():
         check_root(folder, title, ["valid/Annotations"], {"train": "the validation set is missing"})
-    roots = [folder] if above else [folder.absolute().parent] if folder.name == "valid" else []
+    here = folder.absolute()  # `.` has no name
+    roots = [folder] if above else [here.parent] if here.name == "valid" else []
     candidates = [
         root / part / "JPEGImages"
         for root in roots

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,12 +42,13 @@ def test_every_frame_is_propagated_and_every_fifth_a_result(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["all_frames/valid_all_frames", "valid_all_frames"])
-def test_where_all_frames_may_lie(tmp_path, where):
+def test_where_all_frames_may_lie(tmp_path, monkeypatch, where):
     youtube_vos(tmp_path)
     if where.startswith("all"):
         (tmp_path / "all_frames").mkdir()
         (tmp_path / "valid_all_frames").rename(tmp_path / where)
-    for root in (tmp_path, tmp_path / "valid"):
+    monkeypatch.chdir(tmp_path / "valid")
+    for root in (tmp_path, tmp_path / "valid", Path()):
         (video,) = READ(root, None)
         assert len(video.frames) == 11
         assert video.results == [0, 5, 10]
