@@ -44,7 +44,7 @@ def check_results(benchmark: str, sequences: list[Sequence], results: Path, *, c
     that are not given in that video.
     """
     if sequences and sequences[0].joints is not None:
-        return _check_joints(sequences, results)
+        return _check_joints(sequences, results, chosen)
     with _open(results) as files:
         prefix = _prefix(benchmark, files)
         wanted = {
@@ -160,8 +160,11 @@ def _decode(content: bytes) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _check_joints(sequences: list[Sequence], results: Path) -> int:
+def _check_joints(sequences: list[Sequence], results: Path, chosen: bool) -> int:
+    extra = {path.name for path in results.glob("*.json")} - {f"{item.name}.json" for item in sequences}
     problems = []
+    if extra and not chosen:
+        problems.append(f"{results}: {len(extra)} files belong to no clip: {some(sorted(extra))}")
     for sequence in sequences:
         path = results / f"{sequence.name}.json"
         try:

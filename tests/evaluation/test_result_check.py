@@ -204,6 +204,11 @@ def test_joints_are_json_per_clip(tmp_path):
         check_results("jhmdb", sequences, tmp_path / "labels")
     write_joints(path, sequences[0], list(copy_first(sequences[0])))
     assert check_results("jhmdb", sequences, tmp_path / "labels") == 1
+    shutil.copy(path, path.with_name("c.json"))
+    with pytest.raises(HvcError, match=r"labels: 1 files belong to no clip: c.json"):
+        check_results("jhmdb", sequences, tmp_path / "labels")
+    assert check_results("jhmdb", sequences, tmp_path / "labels", chosen=True) == 1
+    path.with_name("c.json").unlink()
     write_tracked(path, TrackedJoints(["00001", "00002"], 320, 240, np.zeros((2, 15, 2))))
     with pytest.raises(
         HvcError, match=r"(?s)the 5 frames 00001, .*not 00001, 00002.*is for 320 x 240 pixels"
