@@ -37,7 +37,8 @@ def watch_lines(folder: Path, python: str) -> list[str]:
 
     At the time limit Slurm ends this shell together with the ranks. Where they do not leave by themselves
     (a step that takes longer, a collective that hangs) nobody would be left to put the job back into the
-    queue. The shell itself is deaf while srun runs, so a second one listens; USR1 ends it.
+    queue. The shell itself is deaf while srun runs, so a second one listens; USR1 ends it, and so does the
+    end of the first, however that was killed.
 
     Args:
         python: The command that starts Python.
@@ -47,7 +48,10 @@ def watch_lines(folder: Path, python: str) -> list[str]:
         """  trap 'kill "$!" 2>/dev/null; exit' USR1""",
         f"  hvc_time_up() {{ {_aftermath(folder, python)} time-up; }}",
         """  trap 'hvc_time_up; kill "$!" 2>/dev/null' TERM""",
-        '  while :; do sleep 60 & wait "$!"; done',
+        # `kill -0` would find a killed shell that nobody has taken leave of yet
+        '  while read -r _ _ _ parent _ <"/proc/$BASHPID/stat" && [ "$parent" = "$$" ]; do',
+        '    sleep 5 & wait "$!"',
+        "  done",
         ") &",
         "HVC_WATCH=$!",
     ]

@@ -1,6 +1,7 @@
 """The shell lines around srun, run by a shell; and the requests that a running job hears."""
 
 import os
+import signal
 import subprocess
 import time
 
@@ -73,6 +74,15 @@ def test_at_the_time_limit_a_second_shell_asks_while_the_ranks_still_run(tmp_pat
     asked = f"asked -u -m hvc.slurm.aftermath {tmp_path} time-up\n"
     assert done.stdout == asked * times + "ranks gone\nended 0\n"
     assert done.stderr == ""
+
+
+def test_the_second_shell_does_not_outlive_the_first_that_is_killed(tmp_path):
+    lines = [*watch_lines(tmp_path, "echo asked"), "echo $HVC_WATCH", "sleep 0.5", "kill -KILL $$"]
+    begin = time.monotonic()
+    done = bash(lines)  # returns when nobody holds the pipe any more
+    assert time.monotonic() - begin < 20
+    assert done.returncode == -signal.SIGKILL
+    assert "asked" not in done.stdout
 
 
 def test_requests_are_heard_by_the_rank_that_looks(tmp_path, monkeypatch):
