@@ -9,11 +9,12 @@ from hvc.pretrain.tracking_uri import default_uri, uri_of_run
 def tracking_uri(given: str | None, checkpoint: str) -> str:
     """The given URI, else MLFLOW_TRACKING_URI, else where the run of a checkpoint folder was recorded.
 
-    A checkpoint folder is RUN/checkpoints/step-N, and RUN/run.json knows. Without one:
-    `outputs/mlflow.db`. The environment's URI may hold a password: show it with `public` or `shown` only.
+    A checkpoint folder is RUN/checkpoints/step-N, and RUN/run.json knows. Without one, or where
+    `checkpoint` is empty: `outputs/mlflow.db`. The environment's URI may hold a password: show it with
+    `public` or `shown` only.
     """
     folder = Path(checkpoint)
-    if folder.is_dir():
+    if checkpoint and folder.is_dir():
         return uri_of_run(folder.resolve().parent.parent, given)
     return given or default_uri()
 

@@ -127,6 +127,8 @@ def test_where_a_checkpoints_run_is_recorded(tmp_path, monkeypatch):
     assert tracking_uri(None, str(checkpoint)) == "sqlite:///there.db"
     assert tracking_uri("http://given", str(checkpoint)) == "http://given"
     assert tracking_uri(None, "runs:/a").endswith("outputs/mlflow.db")
+    monkeypatch.chdir(checkpoint)  # which is not meant by no checkpoint, as in `hvc watch`
+    assert tracking_uri(None, "").endswith("outputs/mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
     assert tracking_uri(None, str(checkpoint)) == "http://environment"
 
