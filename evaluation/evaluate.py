@@ -14,6 +14,7 @@ from hvc.evaluation.drawing import draw_all
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.finished import sequence_digests
 from hvc.evaluation.labelling import Labelled, label
+from hvc.evaluation.layout import some
 from hvc.evaluation.method import Method, resolve_method
 from hvc.evaluation.naming import subset_suffix
 from hvc.evaluation.one_sequence import Task, is_scored
@@ -74,6 +75,19 @@ def _tasks(sequences: list[Sequence]) -> list[Task]:
     return [Task(*pair) for pair in zip(sequences, sequence_digests(sequences), strict=True)]
 
 
+def _say_unscored(config: EvaluateConfig, sequences: list[Sequence]) -> None:
+    """Warn of people's own videos that stay out of the scores while others are in them."""
+    lacking = [sequence for sequence in sequences if not is_scored(config, sequence)]
+    if not 0 < len(lacking) < len(sequences):
+        return
+    first = lacking[0]
+    frame = next(first.frames[index] for index in first.results if first.annotations[index] is None)
+    _log.warning(
+        "%d of %d sequences are labelled but not scored, having no mask for every frame (e.g. for %s): %s",
+        *(len(lacking), len(sequences), frame, some([sequence.name for sequence in lacking])),
+    )
+
+
 def _report(
     config: EvaluateConfig,
     method: Method,
@@ -86,6 +100,7 @@ def _report(
 ) -> dict[str, Any] | None:
     """Scores over all sequences and pictures of them, on disk and as JSON-able data; None if stopped."""
     scorer = scorer_of(config.benchmark, config.protocol)
+    _say_unscored(config, sequences)
     scored = {item.name: done.records[item.name]["scores"] for item in sequences if is_scored(config, item)}
     summary = scorer.summarise(scored) if scorer is not None and scored else None
     report = report_values(

@@ -78,6 +78,17 @@ def test_a_clip_without_annotations_is_labelled_but_not_scored(tmp_path):
     assert json.loads((tmp_path / report["results"] / "scores.json").read_text())["frames"] == 6
 
 
+def test_clips_that_stay_out_of_the_scores_are_named(tmp_path):
+    make_video().write(tmp_path / "clips" / "whole")
+    make_video().write(tmp_path / "clips" / "bare", masks=1)
+    command = ("evaluate", "baseline:first-mask", "folder", "clips")
+    done = run_hvc(*command, "--json", cwd=tmp_path)
+    assert list(json.loads(done.stdout)["per_sequence"]) == ["whole"]
+    assert "1 of 2 sequences are labelled but not scored" in done.stderr
+    assert "bare/frames/00001." in done.stderr
+    assert "not scored" not in run_hvc(*command, "sequences=[whole]", cwd=tmp_path).stderr
+
+
 def test_other_files_under_the_same_path_are_computed_again(tmp_path):
     video = make_video()
     clip = video.write(tmp_path / "clip")
