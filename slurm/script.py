@@ -19,7 +19,7 @@ def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:
     """
     logs = shlex.quote(str(folder / "logs")) + "${SLURM_ARRAY_TASK_ID:+/task-$SLURM_ARRAY_TASK_ID}"
     return [
-        "trap : TERM  # what comes after srun has to run, too",
+        "set +e; trap : TERM  # what comes after srun has to run, too",
         f"HVC_LOGS={logs}",
         'mkdir -p "$HVC_LOGS"',
         "export HVC_ATTEMPT=1",

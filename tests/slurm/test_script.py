@@ -58,6 +58,20 @@ def test_the_shell_outlives_the_signal_that_ends_its_ranks(tmp_path):
     assert bash(lines, SLURM_JOB_NUM_NODES="1").stdout.endswith(" 7\n")
 
 
+def test_a_strict_setup_does_not_end_the_script_with_its_ranks(tmp_path):
+    """`set -e` among a cluster's `setup` lines would skip what brings the job back."""
+    lines = [
+        "set -euo pipefail",
+        *attempt_lines(tmp_path, 1),
+        *watch_lines(tmp_path, "echo asked"),
+        "(exit 75)",
+        *aftermath_lines(tmp_path, "echo asked"),
+    ]
+    done = bash(lines, SLURM_JOB_NUM_NODES="1")
+    assert done.stdout.endswith(" 75\n")
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("times", [0, 1, 2])
 def test_at_the_time_limit_a_second_shell_asks_while_the_ranks_still_run(tmp_path, times):
     """Nothing of it is left when the script ends: it would keep the pipe open."""
