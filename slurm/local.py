@@ -25,7 +25,7 @@ from hvc.slurm.job_index import index_file
 
 COMMANDS = ("sbatch", "srun", "scontrol", "scancel", "sinfo")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-_BY_NAME = "hvc.slurm.local_commands"
+_BY_NAME, _RUNNER = "hvc.slurm.local_commands", "hvc.slurm.local"
 _POLL_SECONDS = 0.1
 _WISHES = {"requeue": "REQUEUED", "cancel": "CANCELLED"}
 KILL_WAIT_SECONDS = 30.0
@@ -82,7 +82,15 @@ def record(job_id: str) -> dict[str, str]:
 def state_of(job_id: str) -> str | None:
     """A job's state in Slurm's words; None where it has not ended, and what looks after it is gone."""
     state = record(job_id).get("state")
-    return state if state in ENDED or psutil.pid_exists(int(job_id.partition("_")[0])) else None
+    return state if state in ENDED or _is_runner(int(job_id.partition("_")[0])) else None
+
+
+def _is_runner(process_id: int) -> bool:
+    """Whether that process looks after a job: ids come again, e.g. after a restart."""
+    try:
+        return _RUNNER in psutil.Process(process_id).cmdline()
+    except psutil.Error:
+        return False
 
 
 def request(job_id: str, what: str) -> None:
@@ -110,7 +118,7 @@ def start(script: Path) -> str:
     """Begin to run a script, in the background; the job's id."""
     begin = time.time()
     runner = subprocess.Popen(
-        [sys.executable, "-m", "hvc.slurm.local", str(script)],
+        [sys.executable, "-m", _RUNNER, str(script)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
