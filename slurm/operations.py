@@ -60,10 +60,11 @@ def cancel(chosen: Chosen, at_once: bool = False) -> Done:
 def requeue(chosen: Chosen) -> Done:
     """Let a job begin its next attempt: at a step boundary if it runs, by a new submission if it has ended.
 
-    Of an array what is done stays done. Raises HvcError when it waits already or is done, or Slurm does
-    not answer.
+    Of an array what is done stays done. Raises HvcError when it waits already or is done, other jobs of the
+    same submission have not ended, or Slurm does not answer.
     """
-    rows = _rows(chosen)
+    all_rows = _all_rows(chosen)
+    rows = _meant(chosen, all_rows)
     alive = [row for row in rows if row.state.alive]
     running = [row for row in alive if row.state is State.RUNNING]
     if running:
@@ -77,6 +78,12 @@ def requeue(chosen: Chosen) -> Done:
     unfinished = [row for row in rows if row.state is not State.DONE]
     if not unfinished:
         raise HvcError(f"job {chosen.job_id} is done; submit it with another output to do it again")
+    others = [row for row in all_rows if row.state.alive]
+    if others:  # the submission gets another id, by which nobody would find them
+        raise HvcError(
+            f"{_ids(others)} of the same submission: {_states(others)}; once that has ended, "
+            f"`hvc requeue {chosen.submission.job_id}` does all that is not done"
+        )
     _forget(chosen, rows)
     tasks = None
     if chosen.submission.array is not None:
@@ -91,7 +98,16 @@ def requeue(chosen: Chosen) -> Done:
 
 
 def _rows(chosen: Chosen) -> list[JobRow]:
-    """Its jobs as they stand; refuses other people's, and a controller that does not answer."""
+    """The jobs that are meant, as they stand."""
+    return _meant(chosen, _all_rows(chosen))
+
+
+def _meant(chosen: Chosen, rows: Iterable[JobRow]) -> list[JobRow]:
+    return [row for row in rows if chosen.means(row)]
+
+
+def _all_rows(chosen: Chosen) -> tuple[JobRow, ...]:
+    """The submission's jobs; refuses other people's, and a controller that does not answer."""
     submission = chosen.submission
     if submission.user != this_user():
         raise UsageError(f"{chosen.folder.name} was submitted by {submission.user}; it is theirs to change")
@@ -101,7 +117,7 @@ def _rows(chosen: Chosen) -> list[JobRow]:
             f"Slurm does not answer ({listing.problem}), so nothing was changed; see `scontrol ping`, and "
             "run this on a login node of the cluster"
         )
-    return [row for row in listing.groups[0].rows if chosen.means(row)]
+    return listing.groups[0].rows
 
 
 def _forget(chosen: Chosen, rows: Iterable[JobRow]) -> None:

@@ -1,6 +1,8 @@
 """What `hvc jobs` shows of folders as submission and training leave them, where no Slurm answers."""
 
 import json
+import subprocess
+import sys
 import time
 from io import StringIO
 from pathlib import Path
@@ -12,6 +14,7 @@ from running import run_hvc
 from hvc.base.errors import UsageError
 from hvc.pretrain.journal import JOURNAL, Journal
 from hvc.pretrain.run_note import RunNote
+from hvc.slurm import local
 from hvc.slurm.attempts import Attempt, Records
 from hvc.slurm.job_choice import choose
 from hvc.slurm.job_index import index_file, job_folders, remember
@@ -215,6 +218,37 @@ def test_of_several_with_one_name_the_one_that_is_alive_is_meant(tmp_path):
     attempt(submission(root, "4", "imagenet"), 1, "running")
     with pytest.raises(UsageError, match="may mean 4 submissions"):
         choose("imagenet", find_submissions())
+
+
+def on_this_machine(job_id: str, state: str) -> None:
+    """What the runner of a local job has last said."""
+    local.state_folder().mkdir(parents=True, exist_ok=True)
+    (local.state_folder() / f"{job_id}.json").write_text(json.dumps({"state": state}))
+
+
+def test_a_task_is_not_begun_anew_while_others_of_its_array_run(tmp_path):
+    """They would be lost sight of, as the submission gets another id."""
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen([*sleeps, "hvc.slurm.local"]) as runner, subprocess.Popen(sleeps) as other:
+        root, me = tmp_path / "slurm-jobs", str(runner.pid)
+        submission(root, me, "array", array=2, local=True)
+        on_this_machine(f"{me}_0", "FAILED")
+        on_this_machine(f"{me}_1", "RUNNING")
+        submission(root, str(other.pid), "ended", local=True)
+        on_this_machine(str(other.pid), "RUNNING")
+        states = {
+            row.job_id: row.state for group in list_jobs(find_submissions()).groups for row in group.rows
+        }
+        runs = run_hvc("requeue", f"{me}_0", cwd=tmp_path)
+        runner.kill()
+        other.kill()
+    assert states == {
+        f"{me}_0": State.FAILED,
+        f"{me}_1": State.RUNNING,
+        str(other.pid): State.LOST,  # another process has its id by now
+    }
+    assert runs.returncode == 1
+    assert f"job {me}_1 of the same submission: running" in runs.stderr
 
 
 def test_other_peoples_jobs_are_left_alone(tmp_path):
