@@ -95,7 +95,15 @@ def _is_runner(process_id: int) -> bool:
 
 def request(job_id: str, what: str) -> None:
     """Ask the runner of a job for `requeue` or `cancel`."""
-    write_atomic(state_folder() / f"{job_id}.request", what)
+    write_atomic(_wish(job_id), what)
+
+
+def _wish(job_id: str) -> Path:
+    return state_folder() / f"{job_id}.request"
+
+
+def _is_cancelled(job_id: str) -> bool:
+    return _wish(job_id).exists() and _wish(job_id).read_text() == "cancel"
 
 
 def commands_in(folder: Path) -> Path:
@@ -150,15 +158,12 @@ class Runner:
         me = str(os.getpid())
         ids = [me if task is None else f"{me}_{task}" for task in self.options.array]
         for job_id in dict.fromkeys([*ids, me]):
+            _wish(job_id).unlink(missing_ok=True)  # of an earlier process with this id
             self._note(job_id, "PENDING")
-        state = "CANCELLED" if not self._wait_for_others() else "COMPLETED"
+        begins, state = self._wait_for_others(ids), "COMPLETED"
         for job_id, task in zip(ids, self.options.array, strict=True):
-            own = "CANCELLED"
-            if state != "CANCELLED" and not self._corresponding_done(task):
-                state = "FAILED"
-            elif state != "CANCELLED":
-                own = self._task(job_id, task)
-                state = own if own != "COMPLETED" else state
+            own = self._task(job_id, task) if begins and self._corresponding_done(task) else "CANCELLED"
+            state = own if own != "COMPLETED" else state
             self._note(job_id, own, int(record(job_id)["restarts"]))
         self._note(me, state, int(record(me)["restarts"]))
 
@@ -167,11 +172,11 @@ class Runner:
         words = [word.partition(":") for word in (self.options.dependency or "").split(",")]
         return [(kind, job_id) for kind, _, ids in words for job_id in ids.split(":") if job_id]
 
-    def _wait_for_others(self) -> bool:
-        """Whether the jobs that it depends on have ended, and as it wants."""
+    def _wait_for_others(self, ids: list[str]) -> bool:
+        """Whether the jobs that it depends on have ended, and as it wants; False where it is cancelled."""
         for kind, job_id in self._others():
             while (state := record(job_id).get("state", "FAILED")) not in ENDED:
-                if self.asked_to_stop:
+                if self.asked_to_stop or all(map(_is_cancelled, ids)):
                     return False
                 time.sleep(_POLL_SECONDS)
             if kind == "afterok" and state != "COMPLETED":
@@ -185,13 +190,14 @@ class Runner:
 
     def _task(self, job_id: str, task: int | None) -> str:
         restarts = 0
-        while True:
+        while not _is_cancelled(job_id):
             self._note(job_id, "RUNNING", restarts)
-            (state_folder() / f"{job_id}.request").unlink(missing_ok=True)
             state = self._attempt(job_id, task, restarts)
             if state != "REQUEUED":
                 return state
+            _wish(job_id).unlink()
             restarts += 1
+        return "CANCELLED"
 
     def _attempt(self, job_id: str, task: int | None, restarts: int) -> str:
         with Path(self.options.output.replace("%j", str(os.getpid()))).open("ab") as log:
@@ -205,7 +211,7 @@ class Runner:
                 preexec_fn=die_with_parent,
             )
         self.group, begin, warned = shell.pid, time.monotonic(), False
-        wish = state_folder() / f"{job_id}.request"
+        wish = _wish(job_id)
         while True:
             code = shell.poll()
             if wish.exists():

@@ -13,7 +13,7 @@ from hvc.base.storage import open_store
 from hvc.data_prep.manifest import read_manifest
 from hvc.data_prep.shard_config import ShardConfig
 from hvc.slurm.cluster import ClusterConfig
-from hvc.slurm.local import ENDED, Options, record
+from hvc.slurm.local import ENDED, Options, record, request, start
 from hvc.slurm.local_commands import split
 from hvc.slurm.parts import submit_parts
 from hvc.slurm.stages import StagePaths
@@ -91,6 +91,33 @@ def test_the_last_output_of_srun_counts():
     ]
     assert split(words) == ("/c", ["sh", "-c", "x --output=d"])
     assert split(["--output", "/a", "true"]) == ("/a", ["true"])
+
+
+def script(folder: Path, *body: str, **options: object) -> Path:
+    """A script as Slurm would take it."""
+    usual = {"ntasks-per-node": 1, "cpus-per-task": 1, "time": 5, "signal": "USR2@10"}
+    given = {**usual, "output": folder / "out", **options}
+    path = folder / f"{len(list(folder.iterdir()))}.sh"
+    path.write_text("\n".join([*(f"#SBATCH --{key}={value}" for key, value in given.items()), *body]))
+    return path
+
+
+def test_what_waits_is_cancelled_before_it_begins_and_only_that(cluster, tmp_path):
+    """A job behind another, and a task of an array; the next task runs all the same."""
+    first = start(script(tmp_path, '[ "$SLURM_ARRAY_TASK_ID" = 1 ] || sleep 60', array="0-2"))
+    behind = start(script(tmp_path, "touch begun", dependency=f"afterany:{first}"))
+    request(behind, "cancel")
+    assert wait(behind, tmp_path) == "CANCELLED"
+    assert record(first)["state"] == "PENDING"
+    for task in (2, 0):
+        request(f"{first}_{task}", "cancel")
+    wait(first, tmp_path)
+    assert [record(f"{first}_{task}")["state"] for task in range(3)] == [
+        "CANCELLED",
+        "COMPLETED",
+        "CANCELLED",
+    ]
+    assert not (tmp_path / "begun").exists()
 
 
 @pytest.mark.slow
