@@ -69,8 +69,11 @@ def minutes_of(limit: str) -> float | None:
 
 
 def gpus_in(gres: str) -> int:
-    """GPUs among a node's generic resources, e.g. 8 in `gpu:a100:8(S:0-1),shard:16`."""
-    counts = re.findall(r"(?:^|,)gpu(?::[A-Za-z][\w.-]*)?:(\d+)", gres)
+    """GPUs among a node's generic resources, e.g. 8 in `gpu:a100:8(S:0-1),shard:16`.
+
+    A kind may begin with a digit, as in `gpu:3090:8` or `gpu:1g.10gb:7`.
+    """
+    counts = re.findall(r"(?:^|,)gpu(?::[^:,()]+)?:(\d+)", gres)
     return sum(int(count) for count in counts)
 
 

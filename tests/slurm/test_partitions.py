@@ -73,6 +73,8 @@ def test_time_limits(text, minutes):
         ("gpu:a100:8(S:0-1)", 8),
         ("gpu:a100:4,gpu:h100:2", 6),
         ("shard:16,gpu:2", 2),
+        ("gpu:3090:8(S:0,1)", 8),
+        ("gpu:1g.10gb:7,gpu:2g.20gb:3(S:0)", 10),
         ("mygpu:3", 0),
     ],
 )
