@@ -51,8 +51,8 @@ PRESETS: dict[str, Protocol] = {
     # videowalk issues 10 and 45: the author's words on what the paper's figures were made with
     "crw-vip": Protocol(**_CRW | {"context": 4, "input_size": (560, 560)}),
     "crw-jhmdb": Protocol(**_CRW | {"context": 7, "input_size": (320, 320)}),
-    # xvjiarui/VFS, configs of ResNet-18; a window of 24 cells is a radius of 12. Its nearest-neighbour masks
-    # on the grid, and its stretching of every object's map to 0..1, are no part of this
+    # xvjiarui/VFS, configs of ResNet-18; a window of 24 cells is a radius of 12. Its masks by nearest
+    # neighbour on the grid, and its stretching of every object's map to 0..1, are no part of this
     "vfs": Protocol(
         **_CRW
         | {"temperature": 0.07, "reference_window": True, "joint_peaks": 5, "joint_first_frame": True}
