@@ -2,13 +2,17 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from submitit.helpers import TorchDistributedEnvironment
 
 from hvc.base.errors import HvcError
 from hvc.slurm import control
+
+_NOT_OF_A_JOB = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"}
+"""How Slurm is reached."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,22 @@ class Script:
             )
         except KeyError as error:
             raise HvcError(f"not inside the script of `hvc submit`: {error.args[0]} is not set") from None
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """While this lasts, the environment says nothing of a job that this process may be in itself.
+
+    sbatch hands on what it finds: the restarts, task number or memory of an interactive job, for instance,
+    would be taken for the new one's.
+    """
+    inside = "SLURM_JOB_ID" in os.environ
+    names = [name for name in os.environ if name.startswith("SLURM_") and name not in _NOT_OF_A_JOB]
+    hidden = {name: os.environ.pop(name) for name in names} if inside else {}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _job_id(environment: Mapping[str, str]) -> str:

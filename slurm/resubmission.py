@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hvc.base.errors import HvcError
 from hvc.slurm import local
+from hvc.slurm.allocation import outside
 from hvc.slurm.submission import Submission
 
 _SECONDS = 60
@@ -54,9 +55,10 @@ def _queue(folder: Path, submission: Submission, job_id: str, options: Sequence[
     command = ["sbatch", "--parsable", *options, str(script)]
     workdir = submission.workdir if Path(submission.workdir).is_dir() else str(folder)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=workdir
-        )
+        with outside():
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=workdir
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HvcError(f"cannot submit again: {error}; do it on a login node of the cluster") from None
     found = _ID.match(done.stdout)

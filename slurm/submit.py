@@ -19,6 +19,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from hvc.base.config import Config
 from hvc.base.errors import HvcError, UsageError
 from hvc.slurm import plan
+from hvc.slurm.allocation import outside
 from hvc.slurm.checks import Check
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.job import run_job
@@ -214,7 +215,7 @@ def queue(executor: Any, job_files: list[Path]) -> str:
     (folder / "logs").mkdir(exist_ok=True)  # Slurm does not make it
     try:
         # submitit prints to stderr what its exception says as well
-        with executor.commands(), redirect_stderr(StringIO()):
+        with outside(), executor.commands(), redirect_stderr(StringIO()):
             jobs = executor.map_array(run_job, [str(path) for path in job_files])
     except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
         raise HvcError(f"{refusal(str(error).strip())} (the script is in {folder})") from None

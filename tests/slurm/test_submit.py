@@ -10,7 +10,7 @@ import pytest
 from hvc.base.config import Config
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.stage import STAGE_VERSION
-from hvc.slurm.allocation import Allocation
+from hvc.slurm.allocation import Allocation, outside
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.jobfile import JobFile, read
 from hvc.slurm.stages import STAGES, StagePaths, config_of, find, run_of
@@ -133,6 +133,26 @@ def test_stages_are_found_by_name_and_imported_late(monkeypatch):
     assert config_of(here) is ClusterConfig
     with pytest.raises(HvcError, match=r"cannot load json:nothing.*same version of hvc"):
         run_of(StagePaths("none", "json:nothing", ""))
+
+
+def test_submitted_from_inside_a_job_nothing_of_that_one_is_handed_on(monkeypatch):
+    """Another job's number of restarts would make a lost attempt of every one of the new job."""
+    of_slurm = {"SLURM_CONF": "/etc/slurm.conf", "SLURM_CLUSTERS": "here"}
+    of_job = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2", "SLURM_MEM_PER_CPU": "1"}
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+
+    def ours() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name.startswith("SLURM_")}
+
+    for name, value in {**of_slurm, **of_job}.items():
+        monkeypatch.setenv(name, value)
+    with outside():
+        assert ours() == of_slurm
+    assert ours() == {**of_slurm, **of_job}
+    monkeypatch.delenv("SLURM_JOB_ID")
+    with outside():
+        assert "SLURM_MEM_PER_CPU" in ours(), "set by hand"
 
 
 def test_a_task_knows_its_place_and_attempt():
