@@ -43,7 +43,7 @@ class Benchmark:
 
     Raises HvcError that says what was expected where.
     """
-    present: Callable[[Path], list[str]]
+    listed: Callable[[Path], list[str]]
     """The names on the benchmark's list, whether they are there or not; cheap.
 
     A score over fewer of them is one of a subset.

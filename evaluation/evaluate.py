@@ -54,7 +54,7 @@ def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
     if config.part is not None:
         part = {"part": config.part, "parts": config.parts}
         return Result(Outcome.DONE, {**state, **part, "next": "after all parts, the command without part"})
-    subset = subset_suffix([sequence.name for sequence in sequences], benchmark.present(data))
+    subset = subset_suffix([sequence.name for sequence in sequences], benchmark.listed(data))
     with results.reporting(stop) as ours:
         report = _report(config, method, results, sequences, done, subset, kind, stop) if ours else None
         if report is None:

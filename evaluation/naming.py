@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def subset_suffix(chosen: Iterable[str], present: Iterable[str]) -> str:
-    """Nothing when all sequences are chosen, in any order, else `-subset-` and a digest of the names."""
+def subset_suffix(chosen: Iterable[str], listed: Iterable[str]) -> str:
+    """Nothing when those chosen are all that are listed, in any order, else `-subset-` and their digest."""
     names = sorted(set(chosen))
-    if names == sorted(set(present)):
+    if names == sorted(set(listed)):
         return ""
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return f"-subset-{digest[:6]}"

@@ -265,5 +265,5 @@ def _metrics_path(template: EvaluateConfig, sequences: list[Sequence], merged: s
     if not any(is_scored(template, sequence) for sequence in sequences):
         raise UsageError(f"{data}: no sequence has masks for every frame, so nothing can be scored")
     names = [sequence.name for sequence in sequences]
-    preset = template.protocol_name + merged + subset_suffix(names, benchmark.present(data))
+    preset = template.protocol_name + merged + subset_suffix(names, benchmark.listed(data))
     return metrics_path(template.benchmark, template.data, preset)

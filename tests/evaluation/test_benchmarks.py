@@ -68,7 +68,7 @@ def test_what_is_read_is_what_is_there(tmp_path, name):
     benchmark, root = BENCHMARKS[name], MAKE[name](tmp_path)
     sequences = benchmark.read(root, None)
     names = [sequence.name for sequence in sequences]
-    listed = benchmark.present(root)
+    listed = benchmark.listed(root)
     assert names == [one for one in listed if one in names]
     official = {"davis2016": 20, "davis2016-merged": 20, "davis2017": 30, "davis2017-test-dev": 30}
     assert len(listed) == official.get(name, len(names))  # without a list there, the official one
