@@ -12,6 +12,7 @@ from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.data_prep.manifest import read_manifest
 from hvc.pretrain.tracking_uri import uri_of_run
+from hvc.slurm.allocation import outside
 from hvc.slurm.checks import Check, Probe, run_probes
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.machine_checks import check_disk
@@ -21,7 +22,7 @@ from hvc.slurm.refusal import refusal
 from hvc.slurm.service_checks import check_mlflow, check_s3
 
 _SECONDS = 20.0
-_OTHERWISE = {"clusters", "partition", "time", "nodes", "ntasks-per-node", "cpus-per-task", "mem", "gres"}
+_OTHERWISE = {"clusters", "partition", "time", "nodes", "ntasks_per_node", "cpus_per_task", "mem", "gres"}
 """Options of sbatch that say something else than the keys of a cluster's file; sbatch alone judges them."""
 _OF_ONE_MACHINE = {"tmpfs", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "overlay", "ramfs"}
 
@@ -50,7 +51,7 @@ def preflight(places: Places, cluster: ClusterConfig, script: str, waits: bool =
         probes["MLflow"] = lambda: _mlflow(_tracking_uri(places))
     if cluster.executor == "slurm" and which("sbatch"):
         probes["Slurm"] = lambda: _slurm(cluster, script)
-    with environment_of(cluster):
+    with environment_of(cluster), outside():
         found = run_probes(probes, _SECONDS)
     return list(dict.fromkeys(check for check in found if check.status != "ok"))
 
@@ -153,8 +154,17 @@ def _dataset(address: str) -> Iterator[Check]:
 
 
 def _slurm(cluster: ClusterConfig, script: str) -> Iterator[Check]:
+    try:
+        yield from _of_slurm(cluster, script)
+    except subprocess.TimeoutExpired as error:
+        found = f"{error.cmd[0]} gave no answer within {error.timeout:.0f} s"
+        yield Check("Slurm", "fail", found, "See `scontrol ping`, then submit again.")
+
+
+def _of_slurm(cluster: ClusterConfig, script: str) -> Iterator[Check]:
     answer = _asked(["sinfo", "--all", "--noheader", "--exact", f"--format={FORMAT}"])
-    known = answer.returncode == 0 and not cluster.sbatch.keys() & _OTHERWISE
+    otherwise = {key.replace("-", "_") for key in cluster.sbatch} & _OTHERWISE
+    known = answer.returncode == 0 and not otherwise
     found = list(check_partition(cluster, parse(answer.stdout))) if known else []
     yield from found
     if found:  # sbatch would say the same once more, with less advice

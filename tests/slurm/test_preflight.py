@@ -157,6 +157,35 @@ def test_options_that_win_over_the_files_keys_are_left_to_sbatch(slurm_env, data
     assert not [check for check in shown.findings if check.status == "fail"]
 
 
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Call it for a `sinfo` that runs a line of shell, and a `sbatch` that takes everything."""
+
+    def make(sinfo: str) -> None:
+        (tmp_path / "bin").mkdir()
+        for name, line in {"sinfo": sinfo, "sbatch": "exit 0"}.items():
+            (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+            (tmp_path / "bin" / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+
+    return make
+
+
+@pytest.mark.parametrize("key", ["cpus-per-task", "cpus_per_task"])
+def test_either_spelling_of_an_option_wins(data, commands, key):
+    commands("echo 'batch*|up|1:00:00|1-infinite|2|4|16000|(null)'")
+    asked = ClusterConfig(name="c", cpus_per_task=9)
+    assert "CPUs" in findings(TrainConfig(data=data), asked)
+    assert "CPUs" not in findings(TrainConfig(data=data), asked.model_copy(update={"sbatch": {key: 2}}))
+
+
+def test_a_controller_that_is_silent_is_no_defect_of_ours(data, commands, monkeypatch):
+    monkeypatch.setattr("hvc.slurm.preflight._SECONDS", 2.0)
+    commands("exec sleep 60")
+    found = findings(TrainConfig(data=data), ClusterConfig(name="c"))
+    assert "sinfo gave no answer within 2 s. See `scontrol ping`" in found["Slurm"]
+
+
 @pytest.mark.services
 def test_an_output_folder_that_takes_no_file(slurm_env, data):
     cluster = ClusterConfig(name="c", partition="batch", cpus_per_task=3)
