@@ -1,6 +1,5 @@
 """Score any method's results, as they lie on disk."""
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,13 +104,14 @@ def _check(scorer: Scorer, sequences: list[Sequence], results: Path, *, chosen: 
             0,
             f"{results} has no results of {len(absent)} of {len(sequences)} sequences "
             f"({', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}): expected "
-            f"{example}{_elsewhere(results, absent[0])}{mend}",
+            f"{example}{_elsewhere(results, example)}{mend}",
         )
     raise_all(problems, _SHOWN)
 
 
-def _elsewhere(results: Path, name: str) -> str:
-    """Where the results seem to lie instead."""
-    below = [entry.path for entry in os.scandir(results) if entry.is_dir()]
-    found = next((path for path in sorted(below) if (Path(path) / name).is_dir()), None)
+def _elsewhere(results: Path, expected: Path) -> str:
+    """Where the results seem to lie instead: NAME, or of joints NAME.json, is one folder below."""
+    name = expected.relative_to(results).parts[0]
+    below = sorted(path for path in results.iterdir() if path.is_dir())
+    found = next((path for path in below if (path / name).exists()), None)
     return f"; is {found} the folder of results?" if found else ""

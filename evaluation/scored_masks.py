@@ -23,7 +23,9 @@ def annotation(sequence: Sequence, index: int) -> Path:
     path = sequence.annotations[index]
     if path is None:
         frame = sequence.frames[index].name
-        raise HvcError(f"sequence {sequence.name}: {frame} has no annotation, it cannot be scored")
+        raise HvcError(
+            f"sequence {sequence.name}: {frame} has no annotation; add it, or score others: --sequences"
+        )
     return path
 
 

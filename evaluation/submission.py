@@ -5,7 +5,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, PlaceError
 from hvc.evaluation.result_check import check_results, results_prefix
 from hvc.evaluation.sequences import Sequence
 
@@ -37,7 +37,9 @@ def package_results(benchmark: str, labels: Path, sequences: list[Sequence]) -> 
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise HvcError(f"cannot write {path}: {error.strerror or error}") from None
+        raise PlaceError(
+            f"cannot write {path}: {error.strerror or error}; free some space: the same command goes on"
+        ) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

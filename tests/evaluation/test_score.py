@@ -63,6 +63,8 @@ def test_merged_davis_2016_ignores_ids(tmp_path):
 
 def test_joints(tmp_path):
     data = perfect_joints(tmp_path / "data", tmp_path / "results")
+    with pytest.raises(HvcError, match=r"expected .*/c1.json; is .*/results the folder of results\?"):
+        score("jhmdb", tmp_path, data)
     report = score("jhmdb", tmp_path / "results", data)
     assert report.headline == "pck_0.1"
     assert report.summary.scores == {f"pck_0.{n}": 100 for n in range(1, 6)}
