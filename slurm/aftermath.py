@@ -97,10 +97,11 @@ def time_up(script: Script, folder: Path) -> Verdict | None:
     """At the time limit, settle a job whose ranks do not leave in half of the time that Slurm leaves them.
 
     None where Slurm ends the job for another reason, or where the ranks have left: then what comes after
-    them in the script sees to it. HvcError when Slurm takes no word.
+    them in the script sees to it. HvcError when Slurm takes no word for long.
     """
-    end = time.monotonic() + control.kill_wait() / 2
-    if not control.job(script.job_id).timed_out:
+    begin = time.monotonic()
+    end = begin + _patiently(control.kill_wait) / 2
+    if not _patiently(lambda: control.job(script.job_id)).timed_out:
         return None
     records = Records(folder, script.task)
     while time.monotonic() < end:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hvc.slurm import aftermath, control
+from hvc.slurm.allocation import Script
 from hvc.slurm.attempts import Attempt, Records, futile
 from hvc.slurm.requeue import Facts, Verdict, decide
 
@@ -88,6 +90,25 @@ def test_a_stage_that_cannot_say_how_far_it_is_counts_every_attempt():
 def test_a_moment_in_which_progress_is_unknown_does_not_count_as_progress():
     assert futile(attempts(5, None, 5), 5) == 3
     assert futile(attempts(5, None, 6), 6) == 2
+
+
+def test_at_the_time_limit_a_controller_that_is_busy_is_asked_again(tmp_path, monkeypatch):
+    """`time_up` is the only one that is left to put the job back."""
+    asked: list[str] = []
+
+    def busy(*arguments: str) -> str:
+        asked.append(" ".join(arguments))
+        if len(asked) % 2:
+            raise control.ControlError("Socket timed out on send/recv operation")
+        if arguments[:2] == ("show", "config"):
+            return "KillWait                = 0 sec\n"
+        return "JobState=COMPLETING Reason=TimeLimit Restarts=0 Partition=p ExcNodeList=(null)"
+
+    monkeypatch.setattr(control, "_scontrol", busy)
+    monkeypatch.setattr(aftermath, "_PAUSES", (0.0, 0.0))
+    script = Script("7", 1, restarts=0, task=None, nodes=1, tasks_per_node=1, cpus_per_task=1)
+    assert aftermath.time_up(script, tmp_path) is Verdict.REQUEUE
+    assert asked[-1] == "requeue 7"
 
 
 def test_records_are_closed_once_and_the_cause_comes_first(tmp_path):
