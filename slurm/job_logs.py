@@ -1,7 +1,7 @@
 """The logs of a submission: per attempt and rank, the rank that failed first before all others.
 
 logs/attempt-N/rank-R.log               of a job; of an array's task logs/task-T/attempt-N/rank-R.log
-logs/slurm-JOBID.out                    what came before: modules, srun, Python itself
+logs/slurm-JOBID.out                    modules, srun, Python; of an array's task logs/slurm-JOBID_T.out
 failures/attempt-N-rank-R.txt           traceback of a rank that failed
 """
 
@@ -55,7 +55,7 @@ def excerpts(chosen: Chosen, rank: int | None, attempt: int | None, lines: int =
     log = _log_of(chosen, task, number, wanted, asked=rank is not None or attempt is not None)
     record = records.read(number)
     if log is None or (record and record.outcome == "failed" and not failed):
-        found += _early(chosen, lines)  # a rank that was killed says nothing, but srun does
+        found += _early(chosen, task, lines)  # a rank that was killed says nothing, but srun does
     if log is not None:
         found.append(Excerpt(f"rank {wanted} in attempt {number}", log, tail(log, lines)))
     return found or [_nothing(chosen)]
@@ -96,9 +96,9 @@ def _list(numbers: list[int]) -> str:
     return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 2 else ", ".join(map(str, numbers))
 
 
-def _early(chosen: Chosen, lines: int) -> list[Excerpt]:
+def _early(chosen: Chosen, task: int | None, lines: int) -> list[Excerpt]:
     """What the batch script and srun wrote last: modules that are not there, a rank that was killed."""
-    found = list((chosen.folder / "logs").glob("slurm-*.out"))
+    found = list((chosen.folder / "logs").glob("slurm-*.out" if task is None else f"slurm-*_{task}.out"))
     own = [path for path in found if path.stem == f"slurm-{chosen.job_id}"]
     last = max(own or found, key=lambda path: path.stat().st_mtime_ns, default=None)
     return [Excerpt("the batch script and srun", last, tail(last, lines))] if last else []

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,14 @@ def _wish(job_id: str) -> Path:
 
 def _is_cancelled(job_id: str) -> bool:
     return _wish(job_id).exists() and _wish(job_id).read_text() == "cancel"
+
+
+def output_of(pattern: str, environment: Mapping[str, str]) -> Path:
+    """The file that `--output` names in a job, or in a task of an array."""
+    names = {"%j": "SLURM_JOB_ID", "%A": "SLURM_ARRAY_JOB_ID", "%a": "SLURM_ARRAY_TASK_ID"}
+    for sign, name in names.items():
+        pattern = pattern.replace(sign, environment.get(name, ""))
+    return Path(pattern)
 
 
 def commands_in(folder: Path) -> Path:
@@ -200,10 +209,11 @@ class Runner:
         return "CANCELLED"
 
     def _attempt(self, job_id: str, task: int | None, restarts: int) -> str:
-        with Path(self.options.output.replace("%j", str(os.getpid()))).open("ab") as log:
+        environment = self._environment(task, restarts)
+        with output_of(self.options.output, environment).open("ab") as log:
             shell = subprocess.Popen(
                 ["bash", str(self.script)],
-                env=self._environment(task, restarts),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

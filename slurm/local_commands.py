@@ -26,7 +26,7 @@ def srun(arguments: list[str]) -> int:
     """Start the ranks; one that fails ends the others. The exit code is the highest of theirs."""
     local.die_with_parent()
     output, command = split(arguments)
-    path = Path(output.replace("%j", os.environ["SLURM_JOB_ID"]))
+    path = local.output_of(output, os.environ)
     ranks: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:

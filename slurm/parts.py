@@ -74,8 +74,8 @@ def submit_parts(
     def joining(array: str, folder: Path) -> Executor:
         return executor_for(cluster, f"{job_name}-join", folder, dependency=f"afterany:{array}")
 
-    array_text = executor_for(cluster, job_name, planned, **more).text(tasks=parts)
-    alone = executor_for(cluster, job_name, planned).text(tasks=parts)
+    array_text = executor_for(cluster, job_name, planned, array=True, **more).text(tasks=parts)
+    alone = executor_for(cluster, job_name, planned, array=True).text(tasks=parts)
     findings = [] if unchecked else preflight(places, cluster, alone, waits=dependency is not None)
     if dry_run:
         join_text = joining("ARRAY_JOB_ID", planned).text()
@@ -87,7 +87,7 @@ def submit_parts(
     snapshot = keep(folder, config, cluster)
     for path, values in zip([*files, folder / "job-join.json"], [*configs, config.resolved()], strict=True):
         JobFile.of(paths, values, cluster, snapshot).write(path)
-    executor = executor_for(cluster, job_name, folder, **more)
+    executor = executor_for(cluster, job_name, folder, array=True, **more)
     array = queue(executor, files)
     note(folder, array, paths, places, cluster, name=name, parent=parent, array=parts)
     try:

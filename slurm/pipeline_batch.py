@@ -54,7 +54,7 @@ class Sender:
         """What stands in its way; what a task before it makes is not looked for."""
         task, cluster = batch.tasks[0], self._cluster(batch)
         folder = next_folder(cluster.place, task.stage)
-        script = executor_for(cluster, self._name(batch), folder).text(tasks=self._size(batch))
+        script = self._executor(batch, cluster, folder, None).text(tasks=self._size(batch))
         return preflight(places_of_task(task), cluster, script, waits=bool(batch.after))
 
     def script(self, batch: Batch, after: str | None, job_id: str) -> str:
@@ -90,11 +90,12 @@ class Sender:
         return job_id
 
     def _executor(self, batch: Batch, cluster: ClusterConfig, folder: Path, after: str | None) -> Any:
+        name, array = self._name(batch), self._size(batch) > 1
         if after is None:
-            return executor_for(cluster, self._name(batch), folder)
+            return executor_for(cluster, name, folder, array=array)
         # What waits for a job that failed would stay in the queue for ever.
         strict = cluster.model_copy(update={"sbatch": {"kill_on_invalid_dep": "yes", **cluster.sbatch}})
-        return executor_for(strict, self._name(batch), folder, dependency=after)
+        return executor_for(strict, name, folder, array=array, dependency=after)
 
     def _cluster(self, batch: Batch) -> ClusterConfig:
         task, cluster = batch.tasks[0], self._clusters[batch.tasks[0].cluster]

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from hvc.slurm.cluster import ClusterConfig
-from hvc.slurm.script import EARLY_LOG, aftermath_lines, attempt_lines, watch_lines
+from hvc.slurm.script import (
+    EARLY_LOG,
+    EARLY_LOG_OF_TASK,
+    aftermath_lines,
+    attempt_lines,
+    watch_lines,
+)
 from hvc.slurm.snapshot import code_path
 
 
-def parameters(cluster: ClusterConfig, job_name: str, folder: Path) -> dict[str, Any]:
+def parameters(cluster: ClusterConfig, job_name: str, folder: Path, array: bool = False) -> dict[str, Any]:
     """Parameters for submitit's SlurmExecutor; what the cluster leaves open is left out."""
+    early_log = str(folder / (EARLY_LOG_OF_TASK if array else EARLY_LOG))
     optional = {
         "partition": cluster.partition,
         "account": cluster.account,
@@ -39,11 +46,11 @@ def parameters(cluster: ClusterConfig, job_name: str, folder: Path) -> dict[str,
         "teardown": aftermath_lines(folder, python_command(cluster)),
         "additional_parameters": {
             "requeue": True,
-            "output": str(folder / EARLY_LOG),
+            "output": early_log,
             **_signal(cluster),
             **cluster.sbatch,
         },
-        "srun_args": srun_arguments(cluster, folder),
+        "srun_args": srun_arguments(cluster, early_log),
         **{key: value for key, value in optional.items() if value is not None},
     }
 
@@ -53,14 +60,14 @@ def _signal(cluster: ClusterConfig) -> dict[str, str]:
     return {} if cluster.signal == "USR2" else {"signal": f"{cluster.signal}@{cluster.grace_seconds}"}
 
 
-def srun_arguments(cluster: ClusterConfig, folder: Path) -> list[str]:
+def srun_arguments(cluster: ClusterConfig, early_log: str) -> list[str]:
     """How srun starts the processes of a job.
 
     srun does not inherit `--cpus-per-task` since Slurm 22.05 and would pin every process to one CPU;
     a log that is not appended to is lost with the next attempt; a rank that fails has to end the others.
     """
     return [
-        f"--output={folder / EARLY_LOG}",
+        f"--output={early_log}",
         f"--cpus-per-task={cluster.cpus_per_task}",
         "--cpu-bind=none",
         "--kill-on-bad-exit=1",

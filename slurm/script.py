@@ -9,6 +9,8 @@ from pathlib import Path
 
 EARLY_LOG = "logs/slurm-%j.out"
 """What is said before a rank has its own log, and by srun; `%j` is Slurm's id of the job."""
+EARLY_LOG_OF_TASK = "logs/slurm-%A_%a.out"
+"""The same of an array's task, by the id that people see; `%j` is another number there."""
 
 
 def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:

@@ -75,7 +75,7 @@ def submit(
     root, places = cluster.place, places_of(paths.name, config)
     if not dry_run:
         need_executor(cluster)
-    more = {"dependency": dependency} if dependency else {}
+    more: dict[str, Any] = {"dependency": dependency} if dependency else {}
     job_name, planned = f"hvc-{paths.name}", next_folder(root, paths.name)
     script = executor_for(cluster, job_name, planned, **more).text()
     alone = executor_for(cluster, job_name, planned).text()
@@ -201,11 +201,13 @@ class LocalExecutor(Executor):
             os.environ["PATH"] = before
 
 
-def executor_for(cluster: ClusterConfig, job_name: str, folder: Path, **more: Any) -> Executor:
+def executor_for(
+    cluster: ClusterConfig, job_name: str, folder: Path, *, array: bool = False, **more: Any
+) -> Executor:
     """What submits jobs whose files are in `folder`; `more` are further parameters of submitit."""
     kind = LocalExecutor if cluster.executor == "local" else Executor
     executor = kind(folder=folder, python=plan.python_command(cluster))
-    executor.update_parameters(**plan.parameters(cluster, job_name, folder), **more)
+    executor.update_parameters(**plan.parameters(cluster, job_name, folder, array), **more)
     return executor
 
 

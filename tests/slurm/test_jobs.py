@@ -297,6 +297,17 @@ def test_before_any_rank_has_a_log_what_the_script_said_is_shown(tmp_path):
     assert "command not found" in excerpts(chosen, None, None)[0].text
 
 
+def test_what_the_script_of_one_task_said_is_not_shown_for_another(tmp_path):
+    folder = submission(tmp_path / "slurm-jobs", "7", "array", array=3)
+    (folder / "logs").mkdir()
+    for name, words in {"6_1": "of an earlier job", "7_0": "of task 0", "7_10": "of task 10"}.items():
+        (folder / "logs" / f"slurm-{name}.out").write_text(words)
+    said = {
+        task: excerpts(choose(f"7_{task}", find_submissions()), None, None)[0].text for task in range(3)
+    }
+    assert said == {0: "of task 0", 1: "of an earlier job", 2: ""}
+
+
 def test_a_log_is_followed_into_the_next_attempt_and_to_its_end(tmp_path):
     folder = submission(tmp_path / "slurm-jobs", "1", "job")
     first = log(folder, 1, 0, "seen already\n")

@@ -212,6 +212,8 @@ def test_of_an_array_only_what_is_not_done_is_submitted_again(slurm_env, tmp_pat
 
     until(["done", "failed", "failed"])
     assert "shard-000001" in told("logs", job_id)["logs"][0]["text"], "of the task that failed"
+    early = Path(told("jobs")["submissions"][0]["folder"], "logs").glob("slurm-*_*.out")
+    assert sorted(path.name for path in early) == [f"slurm-{job_id}_{task}.out" for task in range(2)]
     (output / "shard-000001.tar").rmdir()
     again = told("requeue", job_id)
     assert "tasks 1" in again["text"]

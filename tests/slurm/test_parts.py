@@ -21,7 +21,7 @@ def test_a_dry_run_shows_both_scripts_and_leaves_nothing(tmp_path, monkeypatch):
     report = submit_parts("shard", Empty(), 3, cluster, dry_run=True)
     assert (report.job_id, report.join_job_id) == (None, None)
     assert "#SBATCH --array=0-2%3" in report.sbatch
-    assert f"#SBATCH --output={report.folder}/logs/slurm-%j.out" in report.sbatch
+    assert f"#SBATCH --output={report.folder}/logs/slurm-%A_%a.out" in report.sbatch
     assert "--array" not in report.join_sbatch
     assert "#SBATCH --dependency=afterany:ARRAY_JOB_ID" in report.join_sbatch
     assert "#SBATCH --job-name=hvc-shard-join" in report.join_sbatch
