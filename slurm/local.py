@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -52,7 +53,7 @@ class Options:
     def of(cls, script: str) -> "Options":
         """Read a script that `plan` made."""
         lines = re.findall(r"^#SBATCH --([\w-]+)=(.*)$", script, re.MULTILINE)
-        values = {key: value.strip("'\"") for key, value in lines}
+        values = {key: "".join(shlex.split(value)) for key, value in lines}
         name, _, grace = values["signal"].partition("@")
         array = re.match(r"0-(\d+)", values.get("array", ""))
         return cls(
@@ -126,7 +127,7 @@ def write_commands(folder: Path) -> Path:
     place.mkdir(exist_ok=True)
     for name in COMMANDS:
         path = place / name
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {_BY_NAME} {name} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {_BY_NAME} {name} "$@"\n')
         path.chmod(0o755)
     return place
 

@@ -74,8 +74,9 @@ def test_what_a_script_says_is_obeyed():
     cluster = ClusterConfig(
         name="c", executor="local", tasks_per_node=3, cpus_per_task=2, time_minutes=5, grace_seconds=7
     )
-    options = Options.of(sbatch_text(cluster, "hvc", Path("/jobs/one")))
-    assert options == Options(3, 2, 300, signal.SIGUSR2, 7, "/jobs/one/logs/slurm-%j.out", [None], None)
+    for folder in ("/jobs/one", '/it\'s a "job"'):
+        options = Options.of(sbatch_text(cluster, "hvc", Path(folder)))
+        assert options == Options(3, 2, 300, signal.SIGUSR2, 7, f"{folder}/logs/slurm-%j.out", [None], None)
 
 
 def test_the_last_output_of_srun_counts():
