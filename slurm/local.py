@@ -132,11 +132,12 @@ def write_commands(folder: Path) -> Path:
     return place
 
 
-def start(script: Path) -> str:
-    """Begin to run a script, in the background; the job's id."""
+def start(script: Path, folder: str | None = None) -> str:
+    """Begin to run a script, in the background and in a folder, by default this one; the job's id."""
     begin = time.time()
     runner = subprocess.Popen(
-        [sys.executable, "-m", _RUNNER, str(script)],
+        [sys.executable, "-m", _RUNNER, str(script.absolute())],
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -48,12 +48,12 @@ def _queue(folder: Path, submission: Submission, job_id: str, options: Sequence[
     script = folder / f"{job_id}_submission.sh"
     if not script.is_file():
         raise HvcError(f"{script} is missing, so nothing can be submitted again; use `hvc submit`")
+    workdir = submission.workdir if Path(submission.workdir).is_dir() else str(folder)
     if submission.local:  # all tasks of an array: what is done is found done
-        new_id = local.start(script)
+        new_id = local.start(script, workdir)
         _hand_on(folder, job_id, new_id)
         return new_id
     command = ["sbatch", "--parsable", *options, str(script)]
-    workdir = submission.workdir if Path(submission.workdir).is_dir() else str(folder)
     try:
         with outside():
             done = subprocess.run(

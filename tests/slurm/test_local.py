@@ -16,8 +16,9 @@ from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.local import ENDED, Options, record, request, start
 from hvc.slurm.local_commands import split
 from hvc.slurm.parts import submit_parts
+from hvc.slurm.resubmission import resubmit
 from hvc.slurm.stages import StagePaths
-from hvc.slurm.submission import Submission
+from hvc.slurm.submission import Submission, this_user
 from hvc.slurm.submit import SubmitReport, sbatch_text, submit
 
 HERE = Path(__file__).parent
@@ -119,6 +120,19 @@ def test_what_waits_is_cancelled_before_it_begins_and_only_that(cluster, tmp_pat
         "CANCELLED",
     ]
     assert not (tmp_path / "begun").exists()
+
+
+def test_submitted_again_from_elsewhere_it_runs_in_the_same_folder(cluster, tmp_path):
+    folder = tmp_path / "job"
+    folder.mkdir()
+    script(folder, "pwd > here").rename(folder / "7_submission.sh")
+    values = dict.fromkeys(("stage", "name", "cluster", "sbatch", "command"), "x")
+    before = Submission(
+        **values, job_id="7", submitted=0.0, user=this_user(), workdir=str(tmp_path), local=True
+    )
+    again = resubmit(folder, before)
+    assert wait(again.job_id, folder) == "COMPLETED"
+    assert (tmp_path / "here").read_text() == f"{tmp_path}\n"
 
 
 @pytest.mark.slow
