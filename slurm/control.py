@@ -63,7 +63,8 @@ def node_names(short: str) -> list[str]:
 def working_nodes(partition: str) -> list[str]:
     """Nodes of a partition that are idle or at work: neither down nor drained."""
     states = "idle,allocated,mixed,completing"
-    words = _run("sinfo", "--noheader", f"--partition={partition}", "-N", f"--states={states}", "-o", "%N")
+    options = ("--noheader", "--all", f"--partition={partition}", "-N", f"--states={states}", "-o", "%N")
+    words = _run("sinfo", *options)
     return sorted(set(words.split()))
 
 

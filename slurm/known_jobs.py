@@ -1,5 +1,6 @@
 """What Slurm knows of this user's jobs: one question to the controller, one to the accounting."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable
@@ -47,7 +48,7 @@ def ask_controller() -> Answer:
     if which("squeue") is None:
         return Answer(problem="no squeue here")
     lines, problem = _lines(
-        ["squeue", "--noheader", "--me", "--array", "--states=all", f"--format={_FIELDS}"]
+        ["squeue", "--noheader", "--me", "--all", "--array", "--states=all", f"--format={_FIELDS}"]
     )
     found = [_queued(line) for line in lines]
     return Answer({job.job_id: job for job in found if job}, problem)
@@ -86,10 +87,18 @@ def _recorded(line: str) -> KnownJob | None:
     return KnownJob(job_id, state.split()[0], "" if nodes == "None assigned" else nodes)
 
 
+def unfiltered() -> dict[str, str]:
+    """The environment without what a user may narrow down his own listings by, e.g. SQUEUE_PARTITION."""
+    narrowing = ("SQUEUE_", "SACCT_", "SINFO_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(narrowing)}
+
+
 def _lines(command: list[str]) -> tuple[list[str], str]:
     """A command's output, and what went wrong."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=unfiltered()
+        )
     except subprocess.TimeoutExpired:
         return [], f"{command[0]} gave no answer within {_SECONDS:.0f} s"
     except OSError as error:

@@ -15,6 +15,7 @@ from hvc.pretrain.tracking_uri import uri_of_run
 from hvc.slurm.allocation import outside
 from hvc.slurm.checks import Check, Probe, run_probes
 from hvc.slurm.cluster import ClusterConfig
+from hvc.slurm.known_jobs import unfiltered
 from hvc.slurm.machine_checks import check_disk
 from hvc.slurm.partitions import FORMAT, check_partition, parse
 from hvc.slurm.places import Places
@@ -178,5 +179,11 @@ def _of_slurm(cluster: ClusterConfig, script: str) -> Iterator[Check]:
 
 def _asked(command: list[str], text: str = "") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command, input=text, capture_output=True, text=True, timeout=0.9 * _SECONDS, check=False
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=0.9 * _SECONDS,
+        check=False,
+        env=unfiltered(),
     )

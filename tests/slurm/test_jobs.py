@@ -110,6 +110,18 @@ def test_what_ended_is_known_without_slurm_and_the_rest_is_not_guessed(tmp_path)
     assert "http://tracking:5000/#/runs/cafe0123" in text
 
 
+def test_a_users_own_way_to_list_jobs_hides_none_of_them(tmp_path, monkeypatch):
+    """A job that squeue does not show would be called lost, and be submitted a second time."""
+    squeue = tmp_path / "empty" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text('#!/bin/sh\n[ -n "$SQUEUE_PARTITION" ] || echo "1|RUNNING|n1|None|"\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("SQUEUE_PARTITION", "cpu")
+    submission(tmp_path / "slurm-jobs", "1", "first")
+    (group,) = list_jobs(find_submissions()).groups
+    assert group.rows[0].state is State.RUNNING
+
+
 def test_tasks_of_an_array_are_counted_and_what_failed_is_named(tmp_path):
     root = tmp_path / "slurm-jobs"
     sweep = submission(root, "7", "sweep", array=12, join_job_id="8")
