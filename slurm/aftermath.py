@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from hvc.base.errors import HvcError
 from hvc.slurm import control, requests
 from hvc.slurm.allocation import Script
@@ -43,7 +45,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     if sys.argv[2] == TIME_UP:
         try:
-            time_up(Script.of(os.environ), folder)
+            time_up(Script.of(os.environ), folder, psutil.Process().create_time())
         except HvcError as error:
             _log.error("%s", error)
         return
@@ -93,18 +95,23 @@ def settle(script: Script, folder: Path, status: int) -> Verdict:
     return verdict
 
 
-def time_up(script: Script, folder: Path) -> Verdict | None:
+def time_up(script: Script, folder: Path, since: float) -> Verdict | None:
     """At the time limit, settle a job whose ranks do not leave in half of the time that Slurm leaves them.
 
     None where Slurm ends the job for another reason, or where the ranks have left: then what comes after
     them in the script sees to it. HvcError when Slurm takes no word for long.
+
+    Args:
+        since: When Slurm said so, in seconds since 1970.
     """
-    begin = time.monotonic()
-    end = begin + _patiently(control.kill_wait) / 2
+    end = min(since, time.time()) + _patiently(control.kill_wait) / 2
     if not _patiently(lambda: control.job(script.job_id)).timed_out:
         return None
     records = Records(folder, script.task)
-    while time.monotonic() < end:
+    file = _job_file(folder, records.all())
+    if file:  # its code is loaded while there is time: torch alone may take as long as is left
+        progress_of(file.stage, file.config)
+    while time.time() < end:
         record = records.read(script.attempt)
         if record is not None and record.outcome != "running":
             return None

@@ -107,7 +107,7 @@ def test_at_the_time_limit_a_controller_that_is_busy_is_asked_again(tmp_path, mo
     monkeypatch.setattr(control, "_scontrol", busy)
     monkeypatch.setattr(aftermath, "_PAUSES", (0.0, 0.0))
     script = Script("7", 1, restarts=0, task=None, nodes=1, tasks_per_node=1, cpus_per_task=1)
-    assert aftermath.time_up(script, tmp_path) is Verdict.REQUEUE
+    assert aftermath.time_up(script, tmp_path, since=0.0) is Verdict.REQUEUE
     assert asked[-1] == "requeue 7"
 
 
