@@ -67,7 +67,7 @@ def settle(script: Script, folder: Path, status: int) -> Verdict:
         _end(records, script.attempt, failures, status)
         raise
     stale = job.restarts != script.restarts
-    ended_by_slurm = job.state != "RUNNING" and not job.timed_out
+    ended_by_slurm = not job.running and not job.timed_out
     if stale or ended_by_slurm:
         records.end(script.attempt, "lost", f"ended by Slurm, as the job is {job.state}")
     elif job.timed_out:

@@ -27,6 +27,11 @@ class Job:
     excluded: str
     """Nodes that it must not get, in Slurm's short form; empty: none."""
 
+    @property
+    def running(self) -> bool:
+        """Whether Slurm lets it run on: also while a signal is on its way to all nodes, or it is resized."""
+        return self.state in ("RUNNING", "SIGNALING", "RESIZING")
+
 
 def job(job_id: str) -> Job:
     """Ask for a job, or for one task of an array."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,6 +110,29 @@ def test_at_the_time_limit_a_controller_that_is_busy_is_asked_again(tmp_path, mo
     script = Script("7", 1, restarts=0, task=None, nodes=1, tasks_per_node=1, cpus_per_task=1)
     assert aftermath.time_up(script, tmp_path, since=0.0) is Verdict.REQUEUE
     assert asked[-1] == "requeue 7"
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"),
+    [
+        ("RUNNING", Verdict.REQUEUE),
+        ("SIGNALING", Verdict.REQUEUE),  # the signal before the time limit has not reached all nodes
+        ("COMPLETING", Verdict.LEAVE),
+        ("PREEMPTED", Verdict.LEAVE),
+    ],
+)
+def test_what_slurm_has_only_sent_a_signal_comes_back(tmp_path, monkeypatch, state, verdict):
+    told: list[str] = []
+
+    def controller(*arguments: str) -> str:
+        told.append(" ".join(arguments))
+        return f"JobState={state} Reason=None Restarts=0 Partition=p ExcNodeList=(null)"
+
+    monkeypatch.setattr(control, "_scontrol", controller)
+    script = Script("7", 1, restarts=0, task=None, nodes=1, tasks_per_node=1, cpus_per_task=1)
+    Records(tmp_path, None).write(replace(attempts(None)[0], outcome="stopped"))
+    assert aftermath.settle(script, tmp_path, 75) is verdict
+    assert ("requeue 7" in told) == (verdict is Verdict.REQUEUE)
 
 
 def test_records_are_closed_once_and_the_cause_comes_first(tmp_path):
