@@ -29,7 +29,7 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether Slurm lets it run on: also while a signal is on its way to all nodes, or it is resized."""
+        """Whether Slurm lets it run on, also while a signal is on its way to all nodes."""
         return self.state in ("RUNNING", "SIGNALING", "RESIZING")
 
 
