@@ -67,12 +67,16 @@ def settle(script: Script, folder: Path, status: int) -> Verdict:
         _end(records, script.attempt, failures, status)
         raise
     stale = job.restarts != script.restarts
-    ended_by_slurm = not job.running and not job.timed_out
+    ended_by_slurm = not job.running and not job.dropped
     if stale or ended_by_slurm:
         records.end(script.attempt, "lost", f"ended by Slurm, as the job is {job.state}")
     elif job.timed_out:
         words = "it had not saved when its time was up; grace_seconds may be too short"
         records.end(script.attempt, "failed", words)
+    elif job.dropped:
+        records.end(
+            script.attempt, "failed", "it was preempted, and had not saved in the time that was left"
+        )
     _end(records, script.attempt, failures, status)
     found = records.all()
     file = _job_file(folder, found)
@@ -96,16 +100,17 @@ def settle(script: Script, folder: Path, status: int) -> Verdict:
 
 
 def time_up(script: Script, folder: Path, since: float) -> Verdict | None:
-    """At the time limit, settle a job whose ranks do not leave in half of the time that Slurm leaves them.
+    """Settle a job that Slurm drops and whose ranks do not leave in half of the time that they are left.
 
-    None where Slurm ends the job for another reason, or where the ranks have left: then what comes after
-    them in the script sees to it. HvcError when Slurm takes no word for long.
+    None where Slurm ends the job for another reason, or puts it back itself, or where the ranks have left:
+    then what comes after them in the script sees to it. HvcError when Slurm takes no word for long.
 
     Args:
         since: When Slurm said so, in seconds since 1970.
     """
     end = min(since, time.time()) + _patiently(control.kill_wait) / 2
-    if not _patiently(lambda: control.job(script.job_id)).timed_out:
+    job = _patiently(lambda: control.job(script.job_id))
+    if not job.dropped or job.restarts != script.restarts:
         return None
     records = Records(folder, script.task)
     file = _job_file(folder, records.all())

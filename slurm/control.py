@@ -21,6 +21,8 @@ class Job:
     """In Slurm's words: RUNNING, COMPLETING, PENDING, CANCELLED and so on."""
     timed_out: bool
     """Whether Slurm is ending it at its time limit."""
+    preempted: bool
+    """Whether another job is to have its nodes, from the begin of the grace time on."""
     restarts: int
     """How often it was requeued; the attempt that runs now has as many in SLURM_RESTART_COUNT."""
     partition: str
@@ -32,6 +34,15 @@ class Job:
         """Whether Slurm lets it run on, also while a signal is on its way to all nodes."""
         return self.state in ("RUNNING", "SIGNALING", "RESIZING")
 
+    @property
+    def dropped(self) -> bool:
+        """Whether Slurm ends it, maybe for good, though nobody cancelled it and no node is lost.
+
+        At its time limit; or preempted, where PreemptMode may be CANCEL. Where that is REQUEUE, `restarts`
+        has grown by then.
+        """
+        return self.timed_out or (self.preempted and not self.running)
+
 
 def job(job_id: str) -> Job:
     """Ask for a job, or for one task of an array."""
@@ -40,6 +51,7 @@ def job(job_id: str) -> Job:
     return Job(
         state=_field("JobState", answer),
         timed_out=re.search(r"\bReason=TimeLimit\b", answer) is not None,
+        preempted=re.search(r"\bPreemptTime=\d", answer) is not None,
         restarts=int(_field("Restarts", answer)),
         partition=_field("Partition", answer),
         excluded="" if excluded == "(null)" else excluded,

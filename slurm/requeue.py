@@ -21,8 +21,8 @@ class Facts:
     """What is known of an attempt that has ended."""
 
     ended_by_slurm: bool
-    """Whether Slurm ends the job: cancelled, preempted, or without one of its nodes. Not at its time limit:
-    who did not save in time is started again like who failed."""
+    """Whether Slurm ends the job: cancelled, or without one of its nodes. Not at its time limit, nor
+    preempted: who did not save in time is started again like who failed."""
     stale: bool
     """Whether a later attempt runs by now: this one was lost, and comes back from the dead."""
     outcome: Outcome

@@ -163,6 +163,26 @@ def test_preempted_it_saves_and_goes_on(user_signal, slurm_cluster_factory, tmp_
     job.finish()
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+def test_preempted_where_slurm_cancels_for_that_it_comes_back(
+    deaf, slurm_cluster_factory, tmp_path, monkeypatch
+):
+    """At once, without a grace time; its ranks save in the time before they are killed, or do not."""
+    monkeypatch.syspath_prepend(str(HERE))
+    cluster = slurm_cluster_factory()
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    cluster.run("scontrol", "update", "PartitionName=batch", "PreemptMode=CANCEL", "GraceTime=0")
+    job = Toy(cluster, tmp_path, steps=20, step_seconds=0.2, save_every=1, deaf=deaf)
+    job.wait_for("step 2")
+    options = ["--parsable", "-p", "urgent", "-N2", "--ntasks-per-node=4", "--output=/dev/null"]
+    cluster.run("sbatch", *options, "--wrap", "sleep 1")
+    _until(lambda: any(event.startswith("attempt 2") for event in job.events()))
+    assert cluster.job(job.report.job_id)["Restarts"] == "1"
+    assert job.ended() == "COMPLETED", job.log(0)
+    assert [record.outcome for record in job.attempts()] == ["failed" if deaf else "stopped", "done"]
+
+
 def test_requeued_by_the_operator_it_is_not_requeued_twice(toy):
     job = toy(steps=20, step_seconds=0.2)
     job.wait_for("step 2")

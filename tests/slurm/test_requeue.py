@@ -113,20 +113,24 @@ def test_at_the_time_limit_a_controller_that_is_busy_is_asked_again(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("state", "verdict"),
+    ("known", "verdict"),
     [
-        ("RUNNING", Verdict.REQUEUE),
-        ("SIGNALING", Verdict.REQUEUE),  # the signal before the time limit has not reached all nodes
-        ("COMPLETING", Verdict.LEAVE),
-        ("PREEMPTED", Verdict.LEAVE),
+        ("JobState=RUNNING Reason=None Restarts=0", Verdict.REQUEUE),
+        # the signal before the time limit has not reached all nodes
+        ("JobState=SIGNALING Reason=None Restarts=0", Verdict.REQUEUE),
+        ("JobState=COMPLETING Reason=None Restarts=0", Verdict.LEAVE),
+        ("JobState=COMPLETING Reason=TimeLimit Restarts=0", Verdict.REQUEUE),
+        ("JobState=COMPLETING Reason=None Restarts=0 PreemptTime=None", Verdict.LEAVE),
+        ("JobState=COMPLETING Reason=None Restarts=0 PreemptTime=2026-01-01T00:00:00", Verdict.REQUEUE),
+        ("JobState=COMPLETING Reason=None Restarts=1 PreemptTime=2026-01-01T00:00:00", Verdict.LEAVE),
     ],
 )
-def test_what_slurm_has_only_sent_a_signal_comes_back(tmp_path, monkeypatch, state, verdict):
+def test_what_slurm_lets_run_or_drops_comes_back(tmp_path, monkeypatch, known, verdict):
     told: list[str] = []
 
     def controller(*arguments: str) -> str:
         told.append(" ".join(arguments))
-        return f"JobState={state} Reason=None Restarts=0 Partition=p ExcNodeList=(null)"
+        return f"{known} Partition=p ExcNodeList=(null)"
 
     monkeypatch.setattr(control, "_scontrol", controller)
     script = Script("7", 1, restarts=0, task=None, nodes=1, tasks_per_node=1, cpus_per_task=1)
