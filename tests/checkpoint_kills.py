@@ -7,6 +7,7 @@ has imported torch once begins each trial in milliseconds, and a pytest with its
 import json
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -36,8 +37,12 @@ def work(address: str, note: int) -> None:
             saver.save(snapshot(step, size=3000))
 
 
-def trial(address: str, seconds: float) -> tuple[int, str]:
-    """Fork one, kill it after `seconds`: the last step that it told of, and how it ended."""
+def trial(address: str, seconds: float, patient: bool) -> tuple[int, str]:
+    """Fork one, kill it after `seconds`: the last step that it told of, and how it ended.
+
+    Args:
+        patient: whether the time begins with its first step.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -49,6 +54,8 @@ def trial(address: str, seconds: float) -> tuple[int, str]:
         finally:
             os._exit(1)
     os.close(writing)
+    if patient:
+        select.select([reading], [], [], 60)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -74,7 +81,7 @@ def main(address: str, trials: int, seed: int, longest: float) -> dict[str, int]
     rng = random.Random(seed)
     last, ends = 0, {"writing": 0, "deleting": 0, "between": 0, "bucket": 0}
     for number in range(trials):
-        told, _ = trial(address, rng.uniform(0, longest))
+        told, _ = trial(address, rng.uniform(0, longest), rng.random() < 0.5)
         last = max(last, told)
         ends[state_of(address)] += 1
         found = newest(address)

@@ -50,6 +50,12 @@ def quick_and_soak(quick: int, soak: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("count", [pytest.param(soak if SOAK else quick, marks=pytest.mark.soak)])
 
 
+def more_in_soak(quick: list[Any], soak: list[Any]) -> list[Any]:
+    """Values of a parameter (tuples: of several): those of every run, and others for the long trials."""
+    values = (value if isinstance(value, tuple) else (value,) for value in soak if SOAK)
+    return [*quick, *(pytest.param(*value, marks=pytest.mark.soak) for value in values)]
+
+
 class Cases:
     """Seeded cases, always the same ones; all that fail are shown at the end."""
 

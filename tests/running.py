@@ -1,14 +1,20 @@
 """The command as a user runs it, and images to run it on."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from hvc.pretrain.mlflow_client import connect
 
 HVC = [sys.executable, "-c", "import hvc; hvc.main()"]
 
@@ -70,8 +76,20 @@ def make_images(folder: Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
+@cache
+def _new_database() -> Path:
+    """MLflow's database before anything is in it: to make one takes longer than the runs of most tests."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    connect(f"sqlite:///{folder}/mlflow.db")
+    return Path(folder) / "mlflow.db"
+
+
 def write_recipe(path: Path, data: str, **values: Any) -> Path:
     """A recipe that trains in seconds; JSON is YAML."""
+    database = path.parent / "mlflow.db"
+    if not database.exists():
+        shutil.copy(_new_database(), database)
     recipe: dict[str, Any] = {
         "name": path.stem,
         "data": data,
@@ -82,7 +100,7 @@ def write_recipe(path: Path, data: str, **values: Any) -> Path:
         "log_every": 1,
         "views": {"size": 32},
         "checkpoint": {"every": 2, "keep": 10},
-        "tracking": {"uri": f"sqlite:///{path.parent}/mlflow.db", "upload_encoder": False},
+        "tracking": {"uri": f"sqlite:///{database}", "upload_encoder": False},
     }
     path.write_text(json.dumps(recipe | values))
     return path

@@ -7,6 +7,7 @@ import pytest
 import torch
 from engine_harness import in_processes
 from foreign_trunks import frozen_stem
+from mutation import more_in_soak
 from training_tensors import all_tensors, differing
 
 from hvc.base.errors import HvcError
@@ -62,7 +63,7 @@ def trained(dataset: str, output: str, zero_stage: int, stops: list[int | None])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", more_in_soak([1], [0]))
 def test_a_frozen_layer_stays_and_the_rest_trains_and_goes_on(dataset, tmp_path, zero_stage):
     whole = trained(dataset, str(tmp_path / "whole"), zero_stage, [None])
     parts = trained(dataset, str(tmp_path / "parts"), zero_stage, [2, None])

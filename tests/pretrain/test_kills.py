@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from mutation import quick_and_soak
+from mutation import more_in_soak, quick_and_soak
 from running import recorded_steps, start_hvc, write_recipe
 from training_tensors import all_tensors, differing
 
@@ -108,7 +108,7 @@ def history(folder: Path, name: str) -> list[int]:
     return [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["zero0", "zero1"])
+@pytest.fixture(scope="module", params=more_in_soak([1], [0]))
 def unbroken(request, dataset, tmp_path_factory):
     """Tensors of a run that nobody disturbed, its ZeRO stage and how long it took."""
     folder = tmp_path_factory.mktemp("unbroken")

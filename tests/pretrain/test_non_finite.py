@@ -3,6 +3,7 @@
 import pytest
 import torch
 from engine_harness import in_processes
+from mutation import more_in_soak
 from training_tensors import differing
 
 from hvc.base.errors import HvcError
@@ -139,7 +140,7 @@ def train_with_a_bad_batch(place, data, output, options, bad_positions, bad_rank
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", more_in_soak([1], [0]))
 def test_a_skipped_step_moves_nothing_but_the_schedules(dataset, tmp_path, zero_stage):
     # A target that stands still: its momentum would depend on the number of steps.
     options = {"engine": {"zero_stage": zero_stage}, "steps": 3, "ema_momentum": 1.0}
@@ -198,7 +199,9 @@ def test_late_flags_change_nothing_of_what_a_roll_back_ends_with(dataset, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bad", [5, 7])  # back to where the attempt began, and to its own checkpoint
+@pytest.mark.parametrize(
+    "bad", more_in_soak([7], [5])
+)  # back to where the attempt began, and to its own checkpoint
 def test_a_roll_back_of_a_resumed_run_leaves_the_ema_as_it_was_there(dataset, tmp_path, bad):
     """`ema_restart` is for interruptions; going back takes what this attempt's checkpoint had."""
     base = {"ema_restart": True, "non_finite": {"policy": "rollback"}}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine_harness import in_processes
+from mutation import more_in_soak
 
 from hvc.base.stage import Outcome, Provenance
 from hvc.pretrain.checkpoint import merge_buffers, newest
@@ -66,8 +67,13 @@ def train(place, config, stop_after):
     return start, loaded, taken, str(outcome)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (4, 2)])
+@pytest.mark.parametrize(
+    ("before", "after", "zero_stage"),
+    more_in_soak(
+        [(1, 2, 1), (2, 1, 0), (2, 3, 0), (4, 2, 1)],
+        [(1, 2, 0), (2, 1, 1), (2, 3, 1), (4, 2, 0)],
+    ),
+)
 def test_another_number_of_ranks_goes_on(dataset, tmp_path, before, after, zero_stage):
     config = config_of(dataset, str(tmp_path / "run"), zero_stage)
     first = in_processes(before, train, config, STOP_AFTER)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mutation import more_in_soak
 from running import HVC, clean_env, hvc_json, recorded_steps, run_hvc, start_hvc, write_recipe
 from training_tensors import all_tensors, differing
 
@@ -57,7 +58,7 @@ def test_a_finished_run_is_left_as_it_is(trained):
     assert (folder / "whole" / "journal.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", more_in_soak([1], [0]))
 def test_killed_and_run_again_equals_never_killed(trained, dataset, tmp_path, zero_stage):
     engine = {"zero_stage": zero_stage}
     folder, name = trained[0], "whole"

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from mutation import more_in_soak
 from running import hvc_json, recorded_steps, run_hvc, start_hvc, write_recipe
 from training_tensors import all_tensors, differing
 
@@ -16,18 +18,29 @@ from hvc.pretrain.checkpoint import complete_steps, newest
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def interrupted(dataset, tmp_path):
-    """A recipe whose run was killed after step 4 of 6, and its folder of checkpoints."""
-    recipe = write_recipe(tmp_path / "run.yaml", dataset, steps=6)
-    child = start_hvc("train", str(recipe), cwd=tmp_path, log=tmp_path / "log")
-    root = tmp_path / "run" / "checkpoints"
-    wait_for(lambda: 4 in complete_steps(root), child, tmp_path / "log")
+@pytest.fixture(scope="module")
+def interrupted_once(dataset, tmp_path_factory):
+    """A folder whose run was killed after step 4 of 6, and a copy of it."""
+    folder = tmp_path_factory.mktemp("interrupted") / "a"
+    folder.mkdir()
+    recipe = write_recipe(folder / "run.yaml", dataset, steps=6)
+    child = start_hvc("train", str(recipe), cwd=folder, log=folder / "log")
+    root = folder / "run" / "checkpoints"
+    wait_for(lambda: 4 in complete_steps(root), child, folder / "log")
     child.kill()
     child.wait()
     if 6 in complete_steps(root):
         pytest.fail("it was finished before it could be killed")
-    return recipe, root
+    return folder, shutil.copytree(folder, folder.with_name("copy"))
+
+
+@pytest.fixture
+def interrupted(interrupted_once):
+    """The recipe of that run and its folder of checkpoints, as the kill left them."""
+    folder, copy = interrupted_once
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    return folder / "run.yaml", folder / "run" / "checkpoints"
 
 
 def wait_for(condition, child: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -38,7 +51,7 @@ def wait_for(condition, child: "subprocess.Popen[bytes]", log: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("damage", ["altered", "truncated", "missing", "marker"])
+@pytest.mark.parametrize("damage", more_in_soak(["altered", "marker"], ["truncated", "missing"]))
 def test_a_damaged_checkpoint_is_passed_over(interrupted, trained_alone, damage):
     recipe, root = interrupted
     file = root / "step-00000004" / ("COMPLETE" if damage == "marker" else "optimizer.safetensors")
@@ -125,7 +138,8 @@ def test_checkpoints_in_a_bucket_outlive_the_machine(dataset, tmp_path, s3_env, 
     recipe = write_recipe(tmp_path / "b" / "run.yaml", dataset, **options)
     result = hvc_json("train", str(recipe), cwd=tmp_path)
     assert result["checkpoint"] == f"{address}/step-00000006"
-    assert complete_steps(address) == [4, 6]
+    # Of a server that does not answer in seconds it is not known which step has an alias: all stay then.
+    assert complete_steps(address)[-2:] == [4, 6]
     found = newest(address)
     assert found is not None
     assert differing(all_tensors(found), trained_alone) == []
@@ -146,12 +160,12 @@ def test_checkpoints_in_a_bucket_outlive_the_machine(dataset, tmp_path, s3_env, 
 def test_slow_storage_is_no_standing_still(dataset, tmp_path, s3_env, faulty_s3):
     """A checkpoint takes several times `watchdog_seconds` to write; both ranks wait for it."""
     place = {"every": 1, "address": s3_env.bucket("slow") + "/checkpoints"}
-    recipe = write_recipe(tmp_path / "slow.yaml", dataset, steps=2, watchdog_seconds=6, checkpoint=place)
+    recipe = write_recipe(tmp_path / "slow.yaml", dataset, steps=1, watchdog_seconds=6, checkpoint=place)
     faulty_s3(1.0, kinds=("delay",)).delay = 1.5
     done = run_hvc("train", str(recipe), "--processes", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no step was finished" not in done.stderr
-    assert complete_steps(place["address"]) == [1, 2]
+    assert complete_steps(place["address"]) == [1]
 
 
 @pytest.mark.services

@@ -108,10 +108,22 @@ def test_from_photos_to_scores_by_one_command(place):
         "evaluate-folder": "to submit",
         "report": "",
     }, "another protocol concerns the evaluation alone; how the work is spread, nothing"
+    pipeline["train"]["config"] = SMALL | {"steps": 3}
+    place.write("small.yaml", pipeline)
+    longer = place.submit(*command)
+    assert states(longer) == {"shard": "done"} | dict.fromkeys(list(states(longer))[1:], "submitted")
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    report = place.finish(longer)
+    assert report["complete"], (report, place.logs())
+    _, longer_train, longer_scores = report["tasks"]
+    assert longer_scores["run_id"] == longer_train["run_id"] != train["run_id"]
+    assert place.run(longer_train["run_id"]).data.metrics["train/loss"] is not None
+    assert longer_scores["score"] is not None
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "nobody touched what was done"
+
     make_images(place.folder / "photos", 13, seed=1)
     changed = place.submit(*command, "--dry-run")
     assert set(states(changed).values()) == {"to submit"}, "other photos concern everything"
-    assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 @pytest.mark.timeout(900)
