@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from running import hvc_json, make_images, write_recipe
+from running import hvc_json, make_images, run_hvc, write_recipe
 from slurm_jobs import TrainingJob, left_over, logs, ranks_of, until
 
 from hvc.pretrain.checkpoint import open_checkpoint
@@ -103,7 +103,7 @@ def chosen():
     """All in an order of chance, or two (always the same, and none that waits for minutes)."""
     if SOAK:
         seed = int(time.time())
-        print("seed", seed)  # noqa: T201
+        print("seed", seed, flush=True)  # noqa: T201
         return random.Random(seed).sample(TROUBLES, len(TROUBLES))
     return [preemption_by_sigterm_alone, killed_rank]
 
@@ -115,7 +115,8 @@ def test_through_all_troubles_to_the_same_weights(tmp_path, s3, mlflow_server, s
     hvc_json("shard", "folder", "images", address, "--target-mb", "0.02", cwd=tmp_path, **s3.env)
     shared = {"steps": STEPS, "checkpoint": {"every": 5, "keep": 3}, "engine": {"zero_stage": 1}}
     quiet = write_recipe(tmp_path / "quiet.yaml", address, **shared)
-    hvc_json("train", str(quiet), "--processes", "4", cwd=tmp_path, **s3.env)
+    done = run_hvc("train", str(quiet), "--processes", "4", cwd=tmp_path, timeout=1800, **s3.env)
+    assert done.returncode == 0, done.stderr
 
     experiment = f"troubles-{tmp_path.name}-{os.getpid()}"
     tracking = {"uri": mlflow_server.uri, "experiment": experiment, "upload_encoder": False}
