@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from hvc.base.errors import PlaceError
 from hvc.base.stage import Stop
 from hvc.data_prep.lock import BusyError, sole_writer
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.finished import read_finished
 from hvc.evaluation.method import Method
+from hvc.pretrain.output import cannot_make
 
 _LOOK_SECONDS = 0.5
 
@@ -102,7 +102,5 @@ def results_of(config: EvaluateConfig, method: Method) -> Results:
     try:
         results.pictures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PlaceError(
-            f"cannot write to {results.folder}: {error.strerror}; choose another --output"
-        ) from None
+        raise cannot_make(results.folder, error, "--output") from None
     return results

@@ -8,15 +8,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hvc.base.errors import HvcError
+from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import Store, open_store
 from hvc.data_prep.groups import read_groups
-from hvc.data_prep.manifest import Manifest, Shard, read_manifest
+from hvc.data_prep.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest
 from hvc.pretrain.order import RunPlan, Shuffle
 from hvc.pretrain.recipe import DataSource, TrainConfig
 from hvc.pretrain.selection import Selection
@@ -123,7 +124,10 @@ def plan_run(config: TrainConfig, data: TrainingData) -> RunPlan:
 
 
 def load_data(config: TrainConfig) -> TrainingData:
-    """The manifests of a recipe's datasets; HvcError when one is missing, empty or has no videos needed."""
+    """The manifests of a recipe's datasets; HvcError when one is missing, empty or has no videos needed.
+
+    A folder that holds no dataset is a UsageError: the same again cannot help.
+    """
     data = TrainingData([_open(source) for source in config.data])
     if config.views.frame_gap and not len(data.videos):
         raise HvcError(
@@ -135,10 +139,26 @@ def load_data(config: TrainConfig) -> TrainingData:
 
 def _open(source: DataSource) -> SourceData:
     store = open_store(source.address)
-    manifest = read_manifest(store)
+    try:
+        manifest = read_manifest(store)
+    except HvcError as error:
+        if not source.address.startswith("s3://") and _is_absent(Path(store.address, MANIFEST_NAME)):
+            raise UsageError(str(error)) from None
+        raise
     if manifest.samples == 0:
         raise HvcError(f"{source.address}: the dataset has no samples")
     return SourceData(manifest, store, source.weight)
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether the file system says that there is no such file; any other error may pass."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _video_runs(source: SourceData) -> Iterator[tuple[int, int]]:

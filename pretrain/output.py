@@ -1,12 +1,13 @@
 """The output folder of a run: held by one run at a time, and never mixed between recipes."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvc.base.errors import HvcError, UsageError
+from hvc.base.errors import PlaceError, UsageError
 from hvc.base.storage import open_store
 from hvc.data_prep.claim import claimed
 from hvc.data_prep.lock import NO_TURN, Turn, sole_writer
@@ -20,6 +21,22 @@ CLAIM = ".claim"
 """In a bucket: who writes checkpoints there."""
 LOCK_SECONDS = 10.0
 """Loader processes of a killed run hold the lock until they notice, a few seconds."""
+_FOR_GOOD = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
+"""Errors of making a folder with its parents that the same again meets again. A full disk, a stale handle
+or a server that is away are none."""
+
+
+class WrongPlaceError(PlaceError, UsageError):
+    """A folder cannot be made where it was asked for (exit 2)."""
+
+
+def cannot_make(folder: Path, error: OSError, key: str) -> PlaceError:
+    """What to raise when a folder of results cannot be made; `key` chooses it."""
+    kind = WrongPlaceError if error.errno in _FOR_GOOD else PlaceError
+    return kind(f"cannot write to {folder}: {error.strerror}; choose another {key}")
 
 
 def planned_steps(config: TrainConfig, data: TrainingData) -> int:
@@ -69,7 +86,7 @@ def _make(folder: Path, key: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HvcError(f"cannot write to {folder}: {error.strerror}; choose another {key}") from None
+        raise cannot_make(folder, error, key) from None
 
 
 def refuse_other_recipe(config: TrainConfig, data: TrainingData, found: Checkpoint) -> None:

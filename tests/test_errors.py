@@ -37,7 +37,7 @@ def test_a_missing_folder(tmp_path):
 def test_data_that_is_no_dataset(tmp_path):
     recipe = write_recipe(tmp_path / "r.yaml", str(tmp_path / "nothing"))
     done = run_hvc("train", str(recipe), cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "manifest.json" in done.stderr
     assert not (tmp_path / "r").exists()
 

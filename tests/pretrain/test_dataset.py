@@ -1,6 +1,8 @@
 """Several manifests as one numbering, videos, and what a recipe may say about data."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from training_data import numbered, write_dataset
 
 from hvc.base.errors import HvcError, UsageError
+from hvc.base.storage import StorageError
 from hvc.pretrain.dataset import load_data, plan_run
 from hvc.pretrain.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
@@ -64,7 +67,7 @@ def test_weights_frames_and_subset_decide_the_length_of_an_epoch(clips, tmp_path
 
 def test_what_is_wrong_is_said(clips, tmp_path):
     write_dataset(tmp_path / "photos", IMAGES[:3], 2)
-    with pytest.raises(HvcError, match=r"no dataset at .*nowhere"):
+    with pytest.raises(UsageError, match=r"no dataset at .*nowhere"):
         load_data(TrainConfig.parse({"data": str(tmp_path / "nowhere")}))
     with pytest.raises(HvcError, match="frame_gap asks for two frames"):
         load_data(TrainConfig.parse({"data": str(tmp_path / "photos"), "views": {"frame_gap": 2}}))
@@ -73,6 +76,32 @@ def test_what_is_wrong_is_said(clips, tmp_path):
     with pytest.raises(HvcError, match=r"groups\.jsonl: altered.*hvc verify"):
         load_data(TrainConfig.parse({"data": str(clips), "views": {"frame_gap": 2}}))
     load_data(TrainConfig.parse({"data": str(clips)}))  # who needs no videos does not read them
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOENT, UsageError), (errno.ESTALE, StorageError), (errno.EIO, StorageError)],
+)
+def test_only_a_dataset_that_is_not_there_is_a_person_s_mistake(clips, monkeypatch, number, kind):
+    def fail(path, *_, **__):
+        raise OSError(number, os.strerror(number), str(path))
+
+    config = TrainConfig.parse({"data": str(clips)})
+    with monkeypatch.context() as patched, pytest.raises(HvcError) as caught:
+        for name in ("read_bytes", "stat"):
+            patched.setattr(Path, name, fail)
+        load_data(config)
+    assert type(caught.value) is kind
+
+
+def test_a_bucket_without_a_dataset_may_have_one_later(monkeypatch):
+    def missing(store):
+        raise HvcError(f"no dataset at {store.address}")
+
+    monkeypatch.setattr("hvc.pretrain.dataset.read_manifest", missing)
+    with pytest.raises(HvcError) as caught:
+        load_data(TrainConfig.parse({"data": "s3://bucket/nothing"}))
+    assert type(caught.value) is HvcError
 
 
 @pytest.mark.parametrize(
