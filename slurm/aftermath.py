@@ -51,7 +51,8 @@ def main() -> None:
         return
     status = int(sys.argv[2])
     try:
-        settle(Script.of(os.environ), folder, status)
+        if settle(Script.of(os.environ), folder, status) is Verdict.DONE:
+            status = 0
     except HvcError as error:
         _log.error("%s", error)
     sys.exit(status)

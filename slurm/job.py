@@ -14,6 +14,7 @@ from typing import Any
 
 from hvc.base.errors import EXIT_DONE, EXIT_STOPPED, HvcError, PeerLostError, UsageError
 from hvc.base.stage import Outcome, Provenance, Result, StopFlag
+from hvc.data_prep.lock import BusyError
 from hvc.slurm import control, requests
 from hvc.slurm.allocation import Allocation, export_torch_environment
 from hvc.slurm.attempts import Attempt, Kind, Records
@@ -23,6 +24,7 @@ from hvc.slurm.snapshot import changed_packages
 from hvc.slurm.stages import config_of, progress_of, run_of
 
 HUNG = "it stood still and was ended; what came after its last checkpoint is lost"
+_ASKING_TO_STOP = (signal.SIGUSR2, signal.SIGTERM)
 _EXCLUSIONS = 3
 """So many attempts may end for the sake of slow nodes; then the job makes do with them."""
 _log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ def run_job(path: str) -> dict[str, Any]:
     """
     # First of all, and in every rank: submitit's own handlers act in rank 0 alone, where saving a
     # checkpoint would wait for the others for ever.
-    signals = StopFlag().listen(signal.SIGUSR2, signal.SIGTERM)
+    signals = StopFlag().listen(*_ASKING_TO_STOP)
     folder = Path(path).parent
     task = Allocation.of(os.environ)
     records = Records(folder, task.task)
@@ -63,6 +65,8 @@ def run_job(path: str) -> dict[str, Any]:
         raise SystemExit(EXIT_STOPPED if task.rank == 0 else EXIT_DONE)  # no result is stored
     if task.rank == 0:
         records.end(task.attempt, "done")
+    for number in _ASKING_TO_STOP:  # Python's end would undo our handlers, and a late signal the success
+        signal.signal(number, signal.SIG_IGN)
     return result.report
 
 
@@ -70,7 +74,8 @@ def kind_of(error: Exception) -> Kind:
     """What kind of failure ends a rank by this error."""
     if isinstance(error, PeerLostError):
         return "alone"
-    return "refused" if isinstance(error, UsageError) else "failed"
+    # A run of others that writes the same output: to try again would only wait for it, on idle nodes.
+    return "refused" if isinstance(error, UsageError | BusyError) else "failed"
 
 
 def _run(

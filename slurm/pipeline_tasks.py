@@ -165,15 +165,15 @@ def _evaluate(
             source = task.digest
         digest = digest_of(_VERSION, "evaluate", decisive, taken, source)
         output = _output(pipeline, stage.output, "scores", step.removeprefix("evaluate-"), digest)
+        parts = 1 if len(trained) > 1 and task else stage.parts
         late = LateConfig(
-            evaluate=values | {"output": output},
+            evaluate=values | {"output": output, "parts": parts},
             output=output,
             task_digest=digest,
             run=task.output if task else None,
             checkpoints=TrainConfig.parse(task.config).checkpoints if task else None,
         )
         member = task.key.removeprefix("train") if task else ""
-        parts = 1 if len(trained) > 1 and task else stage.parts
         made.append(
             Task(
                 step + member,

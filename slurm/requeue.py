@@ -14,6 +14,7 @@ class Verdict(StrEnum):
     CANCEL = "cancel"  # somebody asked it to stop for good
     GIVE_UP = "give up"
     FAIL = "fail"
+    DONE = "done"  # all is there; ranks that ended badly after that do not count
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def decide(facts: Facts) -> Verdict:
     """
     if facts.stale or facts.ended_by_slurm:
         return Verdict.LEAVE
-    if facts.outcome == "done" or facts.failure == "refused":
+    if facts.outcome == "done":
+        return Verdict.DONE
+    if facts.failure == "refused":
         return Verdict.FAIL
     if facts.stop_asked:
         return Verdict.CANCEL if facts.outcome == "stopped" else Verdict.FAIL

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from running import make_images
 
+from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.data_prep.manifest import read_manifest
 from hvc.data_prep.shard_config import ShardConfig
@@ -93,6 +94,25 @@ def test_the_last_output_of_srun_counts():
     ]
     assert split(words) == ("/c", ["sh", "-c", "x --output=d"])
     assert split(["--output", "/a", "true"]) == ("/a", ["true"])
+
+
+def test_a_second_job_for_the_same_output_is_refused_while_the_first_lives(cluster, tmp_path, monkeypatch):
+    make_images(tmp_path / "photos", 4)
+    monkeypatch.chdir(tmp_path)
+    inputs = [{"source": "folder", "address": str(tmp_path / "photos")}]
+    config = ShardConfig(inputs=inputs, output="data")
+    one = cluster.model_copy(update={"tasks_per_node": 1, "setup": ["sleep 60"]})
+    first = submit("shard", config, one)
+    with pytest.raises(HvcError, match=rf"job {first.job_id} .* writes {tmp_path}/data as well.*cancel"):
+        submit("shard", config, one)
+    with pytest.raises(HvcError, match=rf"job {first.job_id} "):
+        submit_parts("shard", config, 2, one)
+    submit("shard", ShardConfig(inputs=inputs, output="other"), one, dry_run=True)
+    request(first.job_id, "cancel")
+    assert wait(first.job_id, first.folder) == "CANCELLED"
+    again = submit("shard", config, one)
+    request(again.job_id, "cancel")
+    assert wait(again.job_id, again.folder) == "CANCELLED"
 
 
 def script(folder: Path, *body: str, **options: object) -> Path:

@@ -252,6 +252,12 @@ def test_a_killed_rank_brings_the_job_back(toy):
     assert left_over(job.report.job_id) == []
 
 
+def test_a_rank_that_ends_badly_when_all_is_done_fails_nothing(toy):
+    job = toy(steps=2, dies_late=True)
+    assert job.ended() == "COMPLETED", job.log(0)
+    assert [record.outcome for record in job.attempts()] == ["done"]
+
+
 @pytest.mark.soak
 @pytest.mark.skipif("HVC_SOAK" not in os.environ, reason="waits for a time limit of minutes")
 def test_what_did_not_save_before_the_time_limit_goes_on_from_what_it_has(toy):

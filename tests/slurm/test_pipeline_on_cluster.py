@@ -25,7 +25,8 @@ class Place:
     def __init__(self, cluster, folder):
         self.cluster, self.folder = cluster, folder
         make_images(folder / "photos", 12)
-        make_video(frames=3).write(folder / "clips" / "clip")
+        for name in ("clip", "other"):
+            make_video(frames=3).write(folder / "clips" / name)
         shape = {"name": "test", "partition": "batch", "folder": str(folder / "jobs"), "max_requeues": 0}
         self.write("cpu.yaml", shape | {"environment": {"OMP_NUM_THREADS": "1"}})
         self.uri = f"sqlite:///{folder}/mlflow.db"
@@ -72,7 +73,7 @@ def test_from_photos_to_scores_by_one_command(place):
         "name": "small",
         "shard": {"parts": 2, "config": photos | {"min_shards": 4, "workers": 1}},
         "train": {"config": SMALL},
-        "evaluate": [{"config": evaluate}],
+        "evaluate": [{"parts": 2, "config": evaluate}],
     }
     command = ("pipeline", place.write("small.yaml", pipeline))
     first = place.submit(*command)
@@ -85,6 +86,10 @@ def test_from_photos_to_scores_by_one_command(place):
     assert report["failed"] == {}
     _, train, scores = report["tasks"]
     assert scores["score"] is not None
+    listing = hvc_json("jobs", "--folder", str(place.folder / "jobs"), cwd=place.folder, **place.env)
+    jobs = [(one["stage"], job["state"]) for one in listing["submissions"] for job in one["jobs"]]
+    assert {state for _, state in jobs} == {"done"}, jobs
+    assert sum(stage == "evaluate" for stage, _ in jobs) == 3, "two parts, and the scores"
     parent = place.run(report["run_id"])
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["best/folder/jf_mean"] == pytest.approx(scores["score"])

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hvc.data_prep.lock import BusyError
 from hvc.slurm import aftermath, control
 from hvc.slurm.allocation import Script
 from hvc.slurm.attempts import Attempt, Records, futile
+from hvc.slurm.job import kind_of
 from hvc.slurm.requeue import Facts, Verdict, decide
 
 FACTS = st.builds(
@@ -44,6 +46,16 @@ def test_progress_brings_back_whatever_ended_it(facts):
     facts = replace(facts, ended_by_slurm=False, stale=False, stop_asked=False)
     facts = replace(facts, outcome="failed", failure="failed", futile=0)
     assert decide(facts) is Verdict.REQUEUE
+
+
+@given(FACTS)
+def test_what_is_done_is_done_however_ranks_end_after_it(facts):
+    facts = replace(facts, ended_by_slurm=False, stale=False, outcome="done")
+    assert decide(facts) is Verdict.DONE
+
+
+def test_an_output_that_others_write_is_for_a_person_to_see_to():
+    assert kind_of(BusyError("another run writes here")) == "refused"
 
 
 def test_a_stop_for_good_takes_it_out_of_the_queue():

@@ -1,5 +1,6 @@
 """A small stage for jobs on the test cluster: every step is an all_reduce, and the state a number."""
 
+import atexit
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ class ToyConfig(Config):
     refused: bool = False
     save_every: int = 0
     deaf: bool = False
+    dies_late: bool = False
 
 
 def progress(config: ToyConfig) -> int:
@@ -49,6 +51,8 @@ def run(config: ToyConfig, stop: Stop, provenance: Provenance) -> Result:
         if config.save_every and dist.get_rank() == 0:
             state.write_text(str(step + 1))
         _note(config, f"step {step}")
+    if config.dies_late and dist.get_rank() == 1:
+        atexit.register(_die)
     return _leave(Outcome.DONE, state, config.steps, _sum(dist.get_rank() + 1.0), provenance)
 
 
@@ -61,6 +65,12 @@ def _leave(
     dist.destroy_process_group()
     labels = provenance.labels if provenance else {}
     return Result(outcome, {"step": step, "sum": total, "rank": int(os.environ["RANK"]), **labels})
+
+
+def _die() -> None:
+    """As of a signal while Python ends; the other ranks have left by then."""
+    time.sleep(3)
+    os._exit(7)
 
 
 def _sum(value: float) -> float:
