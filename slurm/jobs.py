@@ -16,7 +16,7 @@ from hvc.slurm.job_index import job_folders
 from hvc.slurm.job_records import first_words, newest_attempt
 from hvc.slurm.job_states import Recorded, State, judge
 from hvc.slurm.known_jobs import Answer, KnownJob, ask_accounting, ask_controller
-from hvc.slurm.requests import stop_asked
+from hvc.slurm.requests import refused_nodes, stop_asked
 from hvc.slurm.submission import Submission, submissions
 from hvc.slurm.task_outputs import output_of
 
@@ -150,6 +150,8 @@ class _Job:
     stop_asked: bool
     error: str
     progress: RunProgress | None
+    refused_nodes: int | None
+    """Asked for by `hvc resize`, and not given."""
 
     @property
     def settled(self) -> bool:
@@ -179,6 +181,7 @@ def _read_job(folder: Path, submission: Submission, job_id: str, task: int | Non
         stop_asked(folder, task),
         first_words(folder, task, record.attempt) if record else "",
         _progress(output_of(folder, submission, task)) if submission.stage == "train" else None,
+        refused_nodes(folder) if role == "job" else None,
     )
 
 
@@ -206,6 +209,8 @@ def _row(job: _Job, folder: Path, submission: Submission, known: Answer) -> JobR
     reason = verdict.reason
     if verdict.state is State.FAILED and job.error:
         reason = job.error
+    if verdict.state.alive and job.refused_nodes and not reason:
+        reason = f"Slurm refused {job.refused_nodes} nodes"
     record, progress = job.record, job.progress
     nodes = (slurm.nodes if slurm else "") or (record.nodes if record else "")
     return JobRow(

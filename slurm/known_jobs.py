@@ -70,6 +70,12 @@ def ask_accounting(job_ids: Iterable[str]) -> Answer:
     return Answer({job.job_id: job for job in found if job})
 
 
+def ask_partitions(form: str) -> str:
+    """What sinfo says of all partitions, in lines of this form; empty where it cannot be asked."""
+    lines, _ = _lines(["sinfo", "--all", "--noheader", "--exact", f"--format={form}"])
+    return "\n".join(lines)
+
+
 def _queued(line: str) -> KnownJob | None:
     parts = line.split("|", 4)
     if len(parts) < 5:

@@ -1,17 +1,20 @@
 """What a user does to jobs of their own: let one stop for good, go on, or go on with other nodes."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.slurm import local
+from hvc.slurm import control, local
 from hvc.slurm.job_choice import Chosen
 from hvc.slurm.job_states import State
 from hvc.slurm.jobfile import read as read_job
 from hvc.slurm.jobs import JobRow, list_jobs
+from hvc.slurm.known_jobs import ask_partitions
+from hvc.slurm.partitions import FORMAT, parse, refused_nodes
 from hvc.slurm.requests import ask_resize, ask_stop, forget_stop
 from hvc.slurm.resubmission import resubmit
 from hvc.slurm.submission import Submission, this_user
@@ -173,7 +176,8 @@ def _ids(rows: Sequence[JobRow]) -> str:
 def resize(chosen: Chosen, nodes: int) -> Done:
     """Let a job go on with another number of nodes: from its next step on if it runs.
 
-    Raises UsageError for a job that is one process, HvcError when it has ended, or Slurm does not answer.
+    Raises UsageError for a job that is one process, or more nodes than its partition gives a job, HvcError
+    when it has ended, or Slurm does not answer.
     """
     submission = chosen.submission
     if submission.array is not None or submission.local:
@@ -185,9 +189,26 @@ def resize(chosen: Chosen, nodes: int) -> Done:
     (row,) = _rows(chosen)
     if not row.state.alive:
         raise HvcError(f"job {chosen.job_id} has ended ({row.state}); `hvc requeue` it first")
+    refused = _refused_nodes(chosen, row, nodes)
+    if refused:
+        raise UsageError(f"{refused}; lower --nodes")
     ask_resize(chosen.folder, nodes)
     many = f"{nodes} node{'s' if nodes > 1 else ''}"
     if row.state is State.RUNNING:
         _signal(submission, [row])
         return Done(f"job {row.job_id} saves at its next step and goes on with {many}", (row.job_id,))
     return Done(f"job {row.job_id} makes its next step and then goes on with {many}", (row.job_id,))
+
+
+def _refused_nodes(chosen: Chosen, row: JobRow, nodes: int) -> str:
+    """Why Slurm would never give the job so many nodes; empty where it may, or cannot be asked."""
+    try:
+        names = control.job(row.job_id).partition.split(",")
+    except control.ControlError:
+        return ""
+    # While it runs Slurm names the one that it runs in; the next attempt may be in another one.
+    script = chosen.folder / f"{row.job_id}_submission.sh"
+    text = script.read_text(encoding="utf-8") if script.is_file() else ""
+    for asked in re.findall(r"^#SBATCH --partition=(\S+)$", text, re.MULTILINE):
+        names += asked.split(",")
+    return refused_nodes(nodes, dict.fromkeys(names), parse(ask_partitions(FORMAT)))

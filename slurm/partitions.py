@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hvc.slurm.checks import Check
@@ -107,12 +107,30 @@ def _against(cluster: ClusterConfig, partition: Partition) -> Iterator[Check]:
         found = f"{where} allows {partition.minutes:g} minutes, time_minutes is {cluster.time_minutes}"
         advice = "Lower time_minutes: the job is requeued at the limit and goes on, so less is no harm."
         yield Check("time limit", "fail", found, advice)
-    total = sum(nodes.count for nodes in partition.nodes)
-    most = total if partition.most_nodes is None else min(total, partition.most_nodes)
-    if cluster.nodes > most:
-        found = f"{where} gives a job {most} nodes at most, {cluster.nodes} are asked for"
-        yield Check("nodes", "fail", found, "Lower `nodes`.")
+    if cluster.nodes > _most(partition):
+        yield Check("nodes", "fail", _too_many(cluster.nodes, partition), "Lower `nodes`.")
     yield from _per_node(cluster, partition)
+
+
+def refused_nodes(nodes: int, names: Iterable[str], partitions: dict[str, Partition]) -> str:
+    """Why none of the partitions of a job gives it so many nodes; empty: one does, or it is not known."""
+    chosen = [partitions.get(name) for name in names]
+    known = [partition for partition in chosen if partition is not None]
+    if not known or len(known) < len(chosen):
+        return ""
+    largest = max(known, key=_most)
+    return _too_many(nodes, largest) if nodes > _most(largest) else ""
+
+
+def _most(partition: Partition) -> int:
+    """Nodes that a job can have there."""
+    total = sum(nodes.count for nodes in partition.nodes)
+    return total if partition.most_nodes is None else min(total, partition.most_nodes)
+
+
+def _too_many(nodes: int, partition: Partition) -> str:
+    most = _most(partition)
+    return f"partition {partition.name} gives a job {most} nodes at most, {nodes} are asked for"
 
 
 def _per_node(cluster: ClusterConfig, partition: Partition) -> Iterator[Check]:

@@ -35,13 +35,23 @@ def forget_stop(folder: Path, task: int | None) -> None:
 
 def ask_resize(folder: Path, nodes: int) -> None:
     """Ask a job to go on with so many nodes."""
+    (folder / _FOLDER / _REFUSED).unlink(missing_ok=True)
     write_atomic(folder / _FOLDER / _RESIZE, json.dumps({"nodes": nodes}) + "\n")
 
 
 def wanted_nodes(folder: Path) -> int | None:
     """The number of nodes that is asked for; None: no request, or none that makes sense."""
-    wanted = (read_json(folder / _FOLDER / _RESIZE) or {}).get("nodes")
-    return wanted if isinstance(wanted, int) and wanted > 0 else None
+    return _nodes_in(folder / _FOLDER / _RESIZE)
+
+
+def refused_nodes(folder: Path) -> int | None:
+    """The number of nodes that was asked for last, if Slurm did not give it."""
+    return _nodes_in(folder / _FOLDER / _REFUSED)
+
+
+def _nodes_in(path: Path) -> int | None:
+    nodes = (read_json(path) or {}).get("nodes")
+    return nodes if isinstance(nodes, int) and nodes > 0 else None
 
 
 def fulfil_resize(folder: Path, nodes: int) -> None:

@@ -14,7 +14,7 @@ from running import run_hvc
 from hvc.base.errors import UsageError
 from hvc.pretrain.journal import JOURNAL, Journal
 from hvc.pretrain.run_note import RunNote
-from hvc.slurm import local
+from hvc.slurm import local, requests
 from hvc.slurm.attempts import Attempt, Records
 from hvc.slurm.job_choice import choose
 from hvc.slurm.job_index import index_file, job_folders, remember
@@ -120,6 +120,19 @@ def test_a_users_own_way_to_list_jobs_hides_none_of_them(tmp_path, monkeypatch):
     submission(tmp_path / "slurm-jobs", "1", "first")
     (group,) = list_jobs(find_submissions()).groups
     assert group.rows[0].state is State.RUNNING
+
+
+def test_a_number_of_nodes_that_slurm_refused_is_told(tmp_path):
+    squeue = tmp_path / "empty" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text('#!/bin/sh\necho "1|RUNNING|n[1-2]|None|"\n')
+    squeue.chmod(0o755)
+    folder = submission(tmp_path / "slurm-jobs", "1", "first")
+    requests.ask_resize(folder, 9)
+    requests.refuse_resize(folder)
+    assert "running: Slurm refused 9 nodes" in shown(list_jobs(find_submissions()))
+    requests.ask_resize(folder, 3)
+    assert "refused" not in shown(list_jobs(find_submissions()))
 
 
 def test_tasks_of_an_array_are_counted_and_what_failed_is_named(tmp_path):

@@ -125,6 +125,9 @@ def test_a_running_job_goes_back_into_the_queue_with_other_nodes(toy, tmp_path, 
     """Followed meanwhile: the log of the next attempt comes without being asked for."""
     report = toy(steps=60, step_seconds=0.2)
     steps_done(tmp_path / "toy")
+    refused = hvc("resize", report.job_id, "--nodes", "99")
+    assert refused.returncode == 2
+    assert "nodes at most, 99 are asked for; lower --nodes" in refused.stderr
     said = told("resize", report.job_id, "--nodes", "1")
     assert "goes on with 1 node" in said["text"]
     followed = hvc("logs", report.job_id, "--follow")

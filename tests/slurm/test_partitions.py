@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvc.slurm.cluster import ClusterConfig
-from hvc.slurm.partitions import check_partition, gpus_in, minutes_of, parse
+from hvc.slurm.partitions import check_partition, gpus_in, minutes_of, parse, refused_nodes
 
 SINFO = """\
 debug*|up|30:00|1-2|2|16|64000|(null)
@@ -48,6 +48,21 @@ def test_what_can_never_be_is_named_with_the_mend(values, name, words):
     checks = found(**values)
     assert list(checks) == [name]
     assert words in checks[name]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "names", "words"),
+    [
+        (2, ["debug"], ""),
+        (3, ["debug"], "partition debug gives a job 2 nodes at most, 3 are asked for"),
+        (3, ["debug", "gpu"], ""),
+        (33, ["debug", "gpu"], "partition gpu gives a job 32 nodes at most, 33 are asked for"),
+        (33, ["debug", "unknown"], ""),
+        (33, [], ""),
+    ],
+)
+def test_more_nodes_than_any_partition_of_a_job_gives(nodes, names, words):
+    assert refused_nodes(nodes, names, parse(SINFO)) == words
 
 
 @pytest.mark.parametrize(
