@@ -42,8 +42,9 @@ def choose(text: str, found: Found) -> Chosen:
     """The submission that `text` means.
 
     Args:
-        text: a job id (`7`, `7_3`), a submission's folder, its name, the run's name or id, or what only
-            one of these begins with. Of several with the same name it is the one that waits or runs.
+        text: a job id (`7`, `7_3`), also one from before `hvc requeue`, a submission's folder, its name,
+            the run's name or id, or what only one of these begins with. Of several with the same name it is
+            the one that waits or runs.
         found: folders and submissions to choose from.
 
     Raises UsageError for none, or several.
@@ -52,7 +53,7 @@ def choose(text: str, found: Found) -> Chosen:
     if (folder / FILE).is_file():
         return Chosen(folder.resolve(), Submission.read(folder))
     if re.fullmatch(r"\d+(_\d+)?", text):
-        by_id = _by_job_id(text, found)
+        by_id = _by_job_id(text, found) or _by_former_id(text, found)
         if by_id is not None:
             return by_id
     for fits in _ways(text):
@@ -72,8 +73,25 @@ def _by_job_id(text: str, found: Found) -> Chosen | None:
         return None
     # Another cluster, or one set up anew, has jobs with the same ids.
     folder, submission = _only(text, matches)
+    return _part(folder, submission, job_id, task, join=job_id == submission.join_job_id)
+
+
+def _by_former_id(text: str, found: Found) -> Chosen | None:
+    """By an id from before it was submitted again: the scripts of all its ids are in its folder."""
+    job_id, _, task = text.partition("_")
+    matches = [pair for pair in found if (pair[0] / f"{job_id}_submission.sh").is_file()]
+    if not matches:
+        return None
+    folder, submission = _only(text, matches)
+    own = next(folder.glob(f"{job_id}_*submitted.pkl"), None)
+    join = submission.join_job_id is not None and own is not None and own.name == f"{job_id}_submitted.pkl"
+    return _part(folder, submission, job_id, task, join=join)
+
+
+def _part(folder: Path, submission: Submission, job_id: str, task: str, *, join: bool) -> Chosen:
+    """What an id means of a submission; UsageError for a task that there is not."""
     if not task:
-        return Chosen(folder, submission, join=job_id == submission.join_job_id)
+        return Chosen(folder, submission, join=join)
     if submission.array is None or int(task) >= submission.array:
         has = f"tasks 0 to {submission.array - 1}" if submission.array else "no tasks"
         raise UsageError(f"job {job_id} has {has}; `hvc jobs --all` lists them")

@@ -235,6 +235,29 @@ def test_a_job_is_meant_by_id_folder_name_run_or_their_beginning(tmp_path):
         choose("12_0", found)
 
 
+def test_a_job_is_found_by_an_id_that_it_had_before(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    again, array = (
+        submission(root, "27", "again"),
+        submission(root, "70", "parts", array=2, join_job_id="71"),
+    )
+    for name in ("15_submission.sh", "15_submitted.pkl", "27_submission.sh", "27_submitted.pkl"):
+        (again / name).touch()
+    for number, kinds in ((58, ("0_", "1_")), (59, ("",)), (70, ("1_",)), (71, ("",))):
+        (array / f"{number}_submission.sh").touch()
+        for kind in kinds:
+            (array / f"{number}_{kind}submitted.pkl").touch()
+    found = find_submissions()
+    assert (choose("15", found).folder, choose("15", found).job_id) == (again, "27")
+    ids = {text: choose(text, found).job_id for text in ("58", "58_0", "59", "70", "71")}
+    assert ids == {"58": "70", "58_0": "70_0", "59": "71", "70": "70", "71": "71"}
+    with pytest.raises(UsageError, match="tasks 0 to 1"):
+        choose("58_2", found)
+    newer = submission(root, "15", "newer")
+    (newer / "15_submission.sh").touch()
+    assert choose("15", find_submissions()).folder == newer, "whose id it is now"
+
+
 def test_of_several_with_one_name_the_one_that_is_alive_is_meant(tmp_path):
     root = tmp_path / "slurm-jobs"
     for job_id in ("1", "2", "3"):
