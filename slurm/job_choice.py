@@ -1,4 +1,4 @@
-"""Which submission somebody means: by job id, folder, name, or run id, or the beginning of these."""
+"""Which submission somebody means: by job id, folder, name, run id, their beginning, or by its output."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -43,8 +43,8 @@ def choose(text: str, found: Found) -> Chosen:
 
     Args:
         text: a job id (`7`, `7_3`), also one from before `hvc requeue`, a submission's folder, its name,
-            the run's name or id, or what only one of these begins with. Of several with the same name it is
-            the one that waits or runs.
+            the run's name or id, the last part of its output, or what only one of these begins with. Of
+            several with the same name it is the one that waits or runs.
         found: folders and submissions to choose from.
 
     Raises UsageError for none, or several.
@@ -102,11 +102,16 @@ def _ways(text: str) -> tuple[Callable[[Path, Submission], bool], ...]:
     """Tests in the order in which they count: what is exact goes before a beginning."""
     ways: list[Callable[[Path, Submission], bool]] = [
         lambda folder, one: text in (folder.name, one.name),
+        lambda _, one: _output_name(one) == text,
         lambda folder, one: folder.name.startswith(text) or one.name.startswith(text),
     ]
     if len(text) >= _SHORTEST_RUN_ID:
         ways.append(lambda _, one: _run_id(one).startswith(text))
     return tuple(ways)
+
+
+def _output_name(submission: Submission) -> str:
+    return (submission.output or "").rstrip("/").rpartition("/")[2]
 
 
 def _run_id(submission: Submission) -> str:

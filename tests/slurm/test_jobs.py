@@ -258,6 +258,21 @@ def test_a_job_is_found_by_an_id_that_it_had_before(tmp_path):
     assert choose("15", find_submissions()).folder == newer, "whose id it is now"
 
 
+def test_a_job_is_found_by_its_output_where_none_has_that_name(tmp_path):
+    root = tmp_path / "slurm-jobs"
+    first = submission(root, "1", "imagenet", output="/shared/me/runs/first")
+    submission(root, "2", "imagenet", output="s3://bucket/runs/second/")
+    submission(root, "3", "first-of-all", output="/shared/me/runs/third")
+    assert choose("first", find_submissions()).folder == first, "what is exact goes before a beginning"
+    assert choose("second", find_submissions()).job_id == "2"
+    attempt(submission(root, "4", "other", output="/elsewhere/first"), 1, "done")
+    attempt(first, 1, "done")
+    with pytest.raises(UsageError, match="may mean 2 submissions"):
+        choose("first", find_submissions())
+    submission(root, "5", "first")
+    assert choose("first", find_submissions()).job_id == "5", "a name goes before an output"
+
+
 def test_of_several_with_one_name_the_one_that_is_alive_is_meant(tmp_path):
     root = tmp_path / "slurm-jobs"
     for job_id in ("1", "2", "3"):
