@@ -21,7 +21,10 @@ from hvc.slurm.machine_checks import nearest_folder, unwritable
 
 S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _SET_KEYS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-_NO_SERVER = "Start the server, or correct tracking_uri (or MLFLOW_TRACKING_URI)."
+_NO_SERVER = (
+    "Start the server, or correct its address: tracking.uri of the recipe, --tracking-uri, `mlflow` of the "
+    "cluster's file or MLFLOW_TRACKING_URI."
+)
 
 
 def check_s3(address: str | None, seconds: float) -> Iterator[Check]:
