@@ -833,11 +833,14 @@ def submit_evaluate(
         from hvc.slurm.cluster import ClusterConfig
 
         tracking_uri = tracking_uri or ClusterConfig.load(cluster).mlflow
-        from hvc.evaluation.resolve import pinned
+        from hvc.evaluation.resolve import pinned, warning_before_waiting
         from hvc.evaluation.tracked import tracking_uri as uri_of
 
-        checkpoint = pinned(checkpoint, uri_of(tracking_uri, checkpoint))
-        merge = merge and pinned(merge, uri_of(tracking_uri, checkpoint))
+        uri = uri_of(tracking_uri, checkpoint)
+        checkpoint, merge = pinned(checkpoint, uri), merge and pinned(merge, uri)
+        for name in filter(None, (checkpoint, merge)):
+            if words := warning_before_waiting(name, uri):
+                typer.echo(f"warning: {name}: {words}", err=True)
     config = _evaluate_config(
         checkpoint, benchmark, data, overrides, tracking_uri, output, merge, parts=parts
     )

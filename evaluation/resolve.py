@@ -1,6 +1,7 @@
 """From what a user names (`runs:/ID`, `models:/NAME@ALIAS`, path, `s3://`, baseline) to a trunk."""
 
 from hvc.base.errors import UsageError
+from hvc.evaluation.pruned import warning_of
 from hvc.evaluation.trunk import Kind, Trunk
 from hvc.evaluation.trunk_at_mlflow import from_mlflow, recorded
 from hvc.evaluation.trunk_in_files import from_path
@@ -30,3 +31,11 @@ def pinned(reference: str, tracking_uri: str) -> str:
     if reference.startswith(_AT_MLFLOW):
         return recorded(reference, tracking_uri).name
     return reference
+
+
+def warning_before_waiting(name: str, tracking_uri: str) -> str | None:
+    """What to say when an evaluation of a `pinned` name is queued; None where nothing is to fear."""
+    if not name.startswith(_AT_MLFLOW):
+        return None
+    found = recorded(name, tracking_uri)
+    return warning_of(found.run_id, int(found.record["step"]), tracking_uri)

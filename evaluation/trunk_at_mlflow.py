@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import open_store
+from hvc.evaluation.pruned import refuse_removed
 from hvc.evaluation.trunk import Trunk, open_encoder, trunk_of
-from hvc.pretrain.marker import COMPLETE
+from hvc.pretrain.marker import COMPLETE, DamagedError
 from hvc.pretrain.mlflow_client import connect, shown
 from hvc.pretrain.run_ids import whole_id
 from hvc.pretrain.tracking import NEWEST_ALIAS, RECORDS
@@ -41,9 +42,16 @@ def recorded(reference: str, tracking_uri: str) -> Recorded:
 
 
 def from_mlflow(reference: str, tracking_uri: str) -> Trunk:
-    """The trunk of a recorded checkpoint; HvcError when it is not there, or not the one recorded."""
+    """The trunk of a recorded checkpoint; HvcError when it is not there, or not the one recorded.
+
+    UsageError when training has removed it.
+    """
     found = recorded(reference, tracking_uri)
-    checkpoint = open_encoder(found.record["address"])
+    try:
+        checkpoint = open_encoder(found.record["address"])
+    except DamagedError:
+        refuse_removed(reference, found.record["address"])
+        raise
     if checkpoint.sha256 != found.record["sha256"]:
         raise HvcError(f"{found.record['address']}: not the checkpoint that run {found.run_id} recorded")
     return trunk_of(reference, checkpoint, found.run_id)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hvc.base.errors import HvcError, PlaceError, UsageError
 from hvc.base.storage import MissingError, open_store, sha256_file
+from hvc.evaluation.pruned import refuse_removed
 from hvc.evaluation.trunk import Trunk, trunk_of
 from hvc.pretrain.checkpoint import Checkpoint, DamagedError, complete_steps, open_checkpoint
 from hvc.pretrain.marker import ENCODER, STATE
@@ -24,6 +25,7 @@ def from_path(reference: str) -> Trunk:
             raise UsageError(f"{path} is a run's folder; name one of the checkpoints in it")
         return _from_folder(reference)
     if not path.is_file():
+        refuse_removed(reference, reference)
         raise HvcError(
             f"{reference}: no such checkpoint; give runs:/ID, models:/NAME@ALIAS, a checkpoint (folder or "
             "s3://bucket/prefix), an encoder.safetensors, weights as others publish them (.pth), or "
@@ -45,6 +47,7 @@ def _from_folder(reference: str) -> Trunk:
             raise UsageError(
                 f"{reference} holds several checkpoints; name one of them, e.g. {last}"
             ) from None
+        refuse_removed(reference, reference)
         raise
 
 

@@ -10,7 +10,7 @@ from weights_files import moco, trunk_state
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import open_store, sha256_file
 from hvc.evaluation.method import Method
-from hvc.evaluation.resolve import pinned, resolve
+from hvc.evaluation.resolve import pinned, resolve, warning_before_waiting
 from hvc.pretrain.encoder_file import read_encoder
 
 UNUSED = "sqlite:///nowhere.db"
@@ -113,6 +113,56 @@ def test_of_a_run_the_newest_that_is_still_there(recorded):
         resolve(f"runs:/{run_id}", uri)
     with pytest.raises(HvcError, match="not a complete checkpoint"):
         resolve(f"runs:/{run_id}@10", uri)
+
+
+@pytest.mark.parametrize("left", [[], ["encoder.safetensors"]])
+def test_one_that_training_removed_is_not_waited_for(recorded, left):
+    address, uri, run_id = recorded
+    store = open_store(address)
+    for name in list(store.names("step-00000010/")):
+        if name.rpartition("/")[2] not in left:
+            store.delete(name)
+    words = r"removed.*`checkpoint\.keep`.* newer one, e\.g\. step 20.*alias"
+    for reference in (f"runs:/{run_id}@10", "models:/trunk/1", f"{address}/step-00000010"):
+        with pytest.raises(UsageError, match=words):
+            resolve(reference, uri)
+    store.delete("step-00000020/COMPLETE")  # now it may be the place that is not within reach
+    for reference in (f"runs:/{run_id}@10", f"{address}/step-00000010"):
+        with pytest.raises(HvcError, match=r"no such checkpoint|not a complete checkpoint") as caught:
+            resolve(reference, uri)
+        assert not isinstance(caught.value, UsageError)
+
+
+def test_what_a_run_that_goes_on_will_remove_is_said_before(recorded):
+    _, uri, run_id = recorded
+    client = mlflow.MlflowClient(uri)
+    names = [f"runs:/{run_id}@20", "models:/trunk/2"]
+    assert [warning_before_waiting(name, uri) for name in names] == [None, None], "it says nothing of keep"
+    client.log_param(run_id, "checkpoint.keep", "3")
+    for status in ("RUNNING", "SCHEDULED"):
+        client.update_run(run_id, status=status)
+        for name in names:
+            words = warning_before_waiting(name, uri)
+            assert f"run {run_id} still trains and keeps 3 checkpoints: step 20 is removed once 3" in words
+    client.log_param(run_id, "checkpoint.keep_every", "20")
+    assert warning_before_waiting(names[0], uri) is None
+    assert "step 10" in warning_before_waiting(f"runs:/{run_id}@10", uri)
+    client.set_terminated(run_id, "FINISHED")
+    assert warning_before_waiting(f"runs:/{run_id}@10", uri) is None
+    for name in ("baseline:pixels", "some/folder"):
+        assert warning_before_waiting(name, uri) is None
+
+
+def test_submitting_warns_of_it(recorded, tmp_path):
+    _, uri, run_id = recorded
+    client = mlflow.MlflowClient(uri)
+    client.log_param(run_id, "checkpoint.keep", "3")
+    (tmp_path / "cluster.yaml").write_text("name: c\npartition: batch\n")
+    command = ("submit", "evaluate", "models:/trunk@newest", "folder", "clips", "--tracking-uri", uri)
+    options = ("--parts", "2", "--cluster", "cluster.yaml")
+    done = run_hvc(*command, *options, cwd=tmp_path, PATH="/usr/bin:/bin")  # where no Slurm is
+    assert f"warning: models:/trunk/2: run {run_id} still trains and keeps 3 checkpoints" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_evaluation_uses_is_checked_and_the_rest_is_not_read(recorded):

@@ -13,6 +13,6 @@ def test_an_output_that_cannot_be_written(tmp_path, place):
     (tmp_path / "file").write_bytes(b"")
     values = {"checkpoint": "baseline:pixels", "benchmark": "folder", "data": str(tmp_path)}
     config = EvaluateConfig.parse(values | {"output": str(tmp_path / place)})
-    with pytest.raises(PlaceError, match="cannot write to .*; choose another --output") as caught:
+    with pytest.raises(PlaceError, match=r"cannot write to .*; choose another --output") as caught:
         results_of(config, resolve_method(config, "sqlite:///nowhere.db"))
     assert isinstance(caught.value, UsageError)
