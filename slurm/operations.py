@@ -16,7 +16,7 @@ from hvc.slurm.jobs import JobRow, list_jobs
 from hvc.slurm.known_jobs import ask_partitions
 from hvc.slurm.partitions import FORMAT, parse, refused_nodes
 from hvc.slurm.requests import ask_resize, ask_stop, forget_stop
-from hvc.slurm.resubmission import resubmit
+from hvc.slurm.resubmission import resized_nodes, resubmit
 from hvc.slurm.submission import Submission, this_user
 
 _SECONDS = 60
@@ -91,9 +91,12 @@ def requeue(chosen: Chosen) -> Done:
     tasks = None
     if chosen.submission.array is not None:
         tasks = [row.task for row in unfinished if row.task is not None]
-    queued = resubmit(chosen.folder, chosen.submission, tasks)
+    nodes = resized_nodes(chosen.folder, chosen.submission)
+    queued = resubmit(chosen.folder, chosen.submission, tasks, nodes)
     ids = [queued.job_id, *([queued.join_job_id] if queued.join_job_id else [])]
     of = f", tasks {', '.join(map(str, tasks))}" if tasks else ""
+    if nodes is not None:
+        of = f" with {_many(nodes)}, as it had last"
     return Done(
         f"job {chosen.submission.job_id} is now job {queued.job_id}{of}: the same code, config and folder",
         tuple(ids),
@@ -193,11 +196,15 @@ def resize(chosen: Chosen, nodes: int) -> Done:
     if refused:
         raise UsageError(f"{refused}; lower --nodes")
     ask_resize(chosen.folder, nodes)
-    many = f"{nodes} node{'s' if nodes > 1 else ''}"
+    many = _many(nodes)
     if row.state is State.RUNNING:
         _signal(submission, [row])
         return Done(f"job {row.job_id} saves at its next step and goes on with {many}", (row.job_id,))
     return Done(f"job {row.job_id} makes its next step and then goes on with {many}", (row.job_id,))
+
+
+def _many(nodes: int) -> str:
+    return f"{nodes} node{'s' if nodes > 1 else ''}"
 
 
 def _refused_nodes(chosen: Chosen, row: JobRow, nodes: int) -> str:

@@ -11,25 +11,52 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvc.base.errors import HvcError
-from hvc.slurm import local
+from hvc.slurm import control, local
 from hvc.slurm.allocation import outside
+from hvc.slurm.attempts import Records
 from hvc.slurm.submission import Submission
 
 _SECONDS = 60
 _ID = re.compile(r"(\d+)(?:;|\s*$)")
 
 
-def resubmit(folder: Path, submission: Submission, tasks: Sequence[int] | None = None) -> Submission:
+def resized_nodes(folder: Path, submission: Submission) -> int | None:
+    """Nodes that the last attempt had, where that is another number than the script asks for; else None."""
+    if submission.local or submission.array is not None:
+        return None
+    script = folder / f"{submission.job_id}_submission.sh"
+    # Of a range Slurm chooses anew.
+    asked = re.search(r"^#SBATCH --nodes=(\d+)$", _text(script), re.MULTILINE)
+    attempts = Records(folder, None).all()
+    if asked is None or not attempts:
+        return None
+    try:
+        last = len(control.node_names(attempts[-1].nodes))
+    except control.ControlError:
+        return None
+    return last if last not in (0, int(asked[1])) else None
+
+
+def _text(script: Path) -> str:
+    return script.read_text(encoding="utf-8") if script.is_file() else ""
+
+
+def resubmit(
+    folder: Path, submission: Submission, tasks: Sequence[int] | None = None, nodes: int | None = None
+) -> Submission:
     """Queue it again, and record the new ids in its folder.
 
     Args:
         folder: the submission's.
         submission: of a job, or of an array with or without the job that joins its parts.
         tasks: of an array, the tasks to run; None: all of them.
+        nodes: of a job; None: as many as its script asks for.
 
     Raises HvcError when Slurm refuses, or a script is missing.
     """
     options = [] if submission.array is None or tasks is None else [f"--array={','.join(map(str, tasks))}"]
+    if nodes is not None:
+        options.append(f"--nodes={nodes}")
     job_id = submission.job_id
     if submission.array is None or tasks is None or tasks:
         # Without what it waited for at first: that has long been there, or is unknown by now.

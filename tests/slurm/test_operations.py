@@ -1,6 +1,7 @@
 """Jobs on a real cluster as their user sees and changes them: jobs, logs, cancel, requeue, resize."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -66,6 +67,15 @@ def wait_for(job_id, state, timeout=120):
         assert time.monotonic() < end, row
         time.sleep(0.5)
     return row
+
+
+def begun(folder: Path, number, timeout=120):
+    """Wait until this attempt of the only job has begun; its number of ranks and its nodes."""
+    end = time.monotonic() + timeout
+    while len(sizes := re.findall(r"ranks (\d+)", (folder / "events").read_text())) < number:
+        assert time.monotonic() < end, sizes
+        time.sleep(0.5)
+    return int(sizes[-1]), row_of("toy")["nodes"]
 
 
 def steps_done(folder: Path, least=2, timeout=60):
@@ -138,6 +148,21 @@ def test_a_running_job_goes_back_into_the_queue_with_other_nodes(toy, tmp_path, 
     record = json.loads((report.folder / "attempts" / "attempt-2.json").read_text())
     assert record["nodes"] in ("node1", "node2")
     assert (tmp_path / "toy" / "step").read_text() == "60"
+
+
+def test_submitted_again_it_has_the_nodes_that_it_was_resized_to(toy, tmp_path, slurm_env):
+    report = toy(steps=1000, step_seconds=0.2)
+    steps_done(tmp_path / "toy")
+    told("resize", "toy", "--nodes", "1")
+    assert begun(tmp_path / "toy", 2)[0] == 1
+    told("cancel", "toy")
+    wait_for("toy", "stopped")
+    again = told("requeue", report.job_id)
+    assert "with 1 node, as it had last" in again["text"]
+    assert begun(tmp_path / "toy", 3)[0] == 1
+    told("resize", report.job_id, "--nodes", "2")  # by its first id
+    assert begun(tmp_path / "toy", 4) == (2, "node[1-2]")
+    told("cancel", "toy", "--now")
 
 
 def test_what_waits_leaves_the_queue_at_once_and_only_that(toy, tmp_path, slurm_env):

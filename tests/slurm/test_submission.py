@@ -6,6 +6,9 @@ import time
 import pytest
 
 from hvc.base.errors import HvcError
+from hvc.slurm import control
+from hvc.slurm.attempts import Attempt, Records
+from hvc.slurm.resubmission import resized_nodes
 from hvc.slurm.submission import FILE, Submission, submissions, this_command
 
 
@@ -56,6 +59,28 @@ def test_a_thousand_are_listed_at_once_oldest_first(tmp_path):
     assert [one.job_id for _, one in found] == [str(number) for number in range(1, 1001)]
     assert found[0][0] == tmp_path / "train-999"
     assert submissions(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "more", "nodes"),
+    [
+        ("2", {}, 3),
+        ("3", {}, None),
+        ("2-4", {}, None),
+        ("2", {"array": 2}, None),
+        ("2", {"local": True}, None),
+    ],
+)
+def test_nodes_of_the_last_attempt_where_the_script_asks_for_others(
+    tmp_path, monkeypatch, asked, more, nodes
+):
+    monkeypatch.setattr(control, "node_names", {"node[1-3]": ["node1", "node2", "node3"]}.__getitem__)
+    assert resized_nodes(tmp_path, make(**more)) is None, "nothing of it is there"
+    (tmp_path / "1_submission.sh").write_text(f"#!/bin/bash\n#SBATCH --nodes={asked}\n#SBATCH --time=60\n")
+    for number, name in ((1, "node1"), (2, "node[1-3]")):
+        about = {"job_id": "1", "job_file": "job.json", "nodes": name, "started": 0.0}
+        Records(tmp_path, None).write(Attempt(attempt=number, **about))
+    assert resized_nodes(tmp_path, make(**more)) == nodes
 
 
 def test_a_password_in_the_command_is_not_kept(monkeypatch):
