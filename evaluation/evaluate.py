@@ -13,6 +13,7 @@ from hvc.evaluation.devices import kind_of
 from hvc.evaluation.drawing import draw_all
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.finished import sequence_digests
+from hvc.evaluation.kept_trunk import forget, keep
 from hvc.evaluation.labelling import Labelled, label
 from hvc.evaluation.layout import some
 from hvc.evaluation.method import Method, resolve_method
@@ -46,6 +47,9 @@ def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
     mine = _mine(config, sequences)
     check_sequences(mine)
     results = results_of(config, method)
+    if config.parts > 1:
+        for trunk in (method.first, method.second):
+            keep(trunk, results.folder)
     done = label(config, method, results, kind, _tasks(mine), stop)
     state = {"results": str(results.folder), "finished": len(done.records), "sequences": len(mine)}
     if len(done.records) + len(done.failures) < len(mine):
@@ -60,7 +64,10 @@ def run(config: EvaluateConfig, stop: Stop, provenance: Provenance) -> Result:
         if report is None:
             return Result(Outcome.STOPPED, {**state, "next": _AGAIN})
         pictures = [Path(path) for path in report["pictures"]]
-        return Result(Outcome.DONE, report | log_to_run(config, method, uri, report, pictures))
+        logged = log_to_run(config, method, uri, report, pictures)
+        if logged["run_id"] is not None:
+            forget(results.folder)
+        return Result(Outcome.DONE, report | logged)
 
 
 def _mine(config: EvaluateConfig, sequences: list[Sequence]) -> list[Sequence]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hvc.base.errors import HvcError
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.features import Encoder, Extractor, MergedExtractor, PixelExtractor
-from hvc.evaluation.resolve import resolve
+from hvc.evaluation.kept_trunk import resolve_or_kept
 from hvc.evaluation.trunk import Trunk
 
 
@@ -54,8 +54,8 @@ def merged_suffix(second: Trunk) -> str:
 
 def resolve_method(config: EvaluateConfig, uri: str) -> Method:
     """Find what is to be evaluated; HvcError when it is not there."""
-    first = resolve(config.checkpoint, uri)
-    return Method(first, None if config.merge is None else resolve(config.merge, uri))
+    first = resolve_or_kept(config, config.checkpoint, uri)
+    return Method(first, None if config.merge is None else resolve_or_kept(config, config.merge, uri))
 
 
 def extractor_of(method: Method, config: EvaluateConfig, device: str) -> Extractor | None:

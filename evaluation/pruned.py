@@ -13,8 +13,12 @@ _GOES_ON = ("RUNNING", "SCHEDULED")
 _log = logging.getLogger(__name__)
 
 
+class RemovedError(UsageError):
+    """Training removed the checkpoint."""
+
+
 def refuse_removed(reference: str, address: str) -> None:
-    """UsageError if a checkpoint is gone and its run has newer ones: it will not come back."""
+    """RemovedError if a checkpoint is gone and its run has newer ones: it will not come back."""
     store = open_store(address)
     place, _, name = store.address.rpartition("/")
     step = step_of(name)
@@ -22,7 +26,7 @@ def refuse_removed(reference: str, address: str) -> None:
         return
     newest = max(complete_steps(place), default=step)
     if newest > step:
-        raise UsageError(
+        raise RemovedError(
             f"{reference}: {address} was removed, as its run keeps the newest checkpoints only "
             f"(`checkpoint.keep`); evaluate a newer one, e.g. step {newest}, or one that an alias at "
             "MLflow points to, which training never removes"
