@@ -50,7 +50,7 @@ def kill_at_random(rng: random.Random, config: dict[str, Any], seconds: float, *
 
 def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[bytes]") -> None:
     """Until something shows that the run is in the middle of its work."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert process.poll() is None, "it ended before it could be disturbed"
         assert time.monotonic() < deadline

@@ -44,7 +44,7 @@ def left_over(job_id: str, patience: float = 20) -> list[psutil.Process]:
     return found
 
 
-def until(ready: Callable[[], Any], what: str, timeout: float = 120) -> None:
+def until(ready: Callable[[], Any], what: str, timeout: float = 240) -> None:
     """Wait until something is so; AssertionError names what did not happen."""
     end = time.monotonic() + timeout
     while not ready():
@@ -92,7 +92,7 @@ class TrainingJob:
         )
         return [json.loads(path.read_text()) for path in paths]
 
-    def wait_for_attempt(self, number: int, timeout: float = 120) -> None:
+    def wait_for_attempt(self, number: int, timeout: float = 240) -> None:
         """Until an attempt has begun."""
         path = self.folder / "attempts" / f"attempt-{number}.json"
         until(path.exists, f"attempt {number}\n{logs(self.folder)}", timeout)

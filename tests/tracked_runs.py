@@ -91,7 +91,7 @@ def assert_exactly_the_journal(folder: Path, uri: str, run_id: str | None = None
     return run_id
 
 
-def wait_until(condition: Any, seconds: float = 60.0) -> None:
+def wait_until(condition: Any, seconds: float = 180.0) -> None:
     """Until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -215,7 +215,7 @@ def test_a_killed_upload_leaves_nothing_once_aborted(s3_env, faulty_s3, tmp_path
     proxy = faulty_s3(share=1.0, kinds=("delay",))
     proxy.delay = 1.0
     process = subprocess.Popen([sys.executable, "-c", KILLED, address + "/data", str(path)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while proxy.counts["requests"] < 4:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -247,10 +247,10 @@ def test_a_long_outage_ends_in_words(s3_env, faulty_s3, monkeypatch):
     proxy.outage(60)
     start = time.monotonic()
     with pytest.raises(
-        StorageError, match=rf"cannot read {address}/x: .*\(\d+ attempts in \d s\); \w+"
+        StorageError, match=rf"cannot read {address}/x: .*\(\d+ attempts in \d+ s\); \w+"
     ) as caught:
         store.read_range("x", 0, 1)
-    assert 1.9 < time.monotonic() - start < 6
+    assert 1.9 < time.monotonic() - start < 20
     assert "Signature" not in str(caught.value)
     assert s3_env.env["AWS_ACCESS_KEY_ID"] not in str(caught.value)
 

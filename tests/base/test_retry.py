@@ -92,7 +92,7 @@ def test_the_last_error_names_attempts_time_reason_and_next_step():
     start = time.monotonic()
     with pytest.raises(StorageError, match=r"cannot read x: no line \(\d+ attempts in 1 s\); try"):
         Retrier(0.6, 100, uuid4().hex).call("read x", failing(1000), passing)
-    assert 0.55 < time.monotonic() - start < 2
+    assert 0.55 < time.monotonic() - start < 10
 
 
 def test_a_service_that_never_answered_is_waited_for_less():

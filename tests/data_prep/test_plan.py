@@ -105,7 +105,7 @@ def test_a_million_records_take_no_time():
     ids = np.repeat(np.arange(50_000), 20)
     start = time.monotonic()
     plan = plan_shards(10**6, 10**11, 100, group_ids=ids)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     assert len(plan) == 1020
 
 

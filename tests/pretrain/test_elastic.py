@@ -54,8 +54,10 @@ def run_ranks(
 ):
     """Run ranks to their end, or kill them all once each has done so many steps."""
     folder.mkdir()
-    # Loader processes come from a server that belongs to the process which first wanted it.
-    context = multiprocessing.get_context("spawn" if config.workers else "fork")
+    # Loader processes come from a server that belongs to the process which first wanted it. This process
+    # has threads, which are no company for a fork.
+    context = multiprocessing.get_context("spawn" if config.workers else "forkserver")
+    context.set_forkserver_preload(["rank_harness"])
     ranks = [
         context.Process(
             target=consume, args=(config, rank, world_size, first, last, folder / f"{rank}.jsonl")
@@ -64,7 +66,7 @@ def run_ranks(
     ]
     for rank in ranks:
         rank.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while kill_at is not None and time.monotonic() < deadline:
         logs = [folder / f"{rank}.jsonl" for rank in range(world_size)]
         if all(log.exists() and log.read_text().count("\n") >= kill_at for log in logs):

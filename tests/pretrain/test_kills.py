@@ -79,7 +79,7 @@ def wait_for_a_moment(
         time.sleep(rng.uniform(0, 0.5 * seconds))
         return
     journal, wanted = folder / "run" / "journal.jsonl", rng.randint(1, STEPS // 2 - 1)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while launcher.poll() is None and time.monotonic() < deadline:
         if journal.exists() and journal.read_text().count('"kind":"metrics"') >= wanted:
             break

@@ -31,7 +31,7 @@ def kill_often(folder: Path, uri: str, seed: int, count: int) -> None:
     program = TESTS / "tracking_kills.py"
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
     arguments = [str(program), str(folder), uri, str(seed), str(count)]
-    subprocess.run([sys.executable, *arguments], env=environment, check=True, timeout=60 + 10 * count)
+    subprocess.run([sys.executable, *arguments], env=environment, check=True, timeout=120 + 30 * count)
 
 
 @quick_and_soak(quick=10, soak=200)

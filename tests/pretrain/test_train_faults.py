@@ -44,7 +44,7 @@ def interrupted(interrupted_once):
 
 
 def wait_for(condition, child: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not condition():
         assert child.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

@@ -85,7 +85,7 @@ def wait_until(
     what: str,
     process: subprocess.Popen[bytes],
     output: Path,
-    timeout: float = 60,
+    timeout: float = 120,
 ) -> None:
     """Poll until `ready`; ServiceError with the tail of `output` when the process ends or time is up."""
     end = time.monotonic() + timeout

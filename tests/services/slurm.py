@@ -49,7 +49,7 @@ DefMemPerCPU=256
 ReturnToService=2
 EnforcePartLimits=ALL
 JobRequeue=1
-KillWait=5
+KillWait={kill_wait}
 MinJobAge=3600
 MessageTimeout=20
 SchedulerType=sched/backfill
@@ -82,6 +82,7 @@ class SlurmCluster:
         nodes: int = 2,
         cpus: int = 4,
         user_signal: bool = True,
+        kill_wait: int = 5,
     ) -> None:
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
@@ -96,7 +97,7 @@ class SlurmCluster:
             **self._group.env,
         }
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._write_files(user_signal)
+        self._write_files(user_signal, kill_wait)
         try:
             self._start()
         except BaseException:
@@ -125,7 +126,7 @@ class SlurmCluster:
             re.findall(r"(\S+?)=(\S*)", self.run("scontrol", "-o", "show", "job", job_id, check=False))
         )
 
-    def wait(self, job_id: str, states: str | tuple[str, ...], timeout: float = 60) -> dict[str, str]:
+    def wait(self, job_id: str, states: str | tuple[str, ...], timeout: float = 180) -> dict[str, str]:
         """Poll until the job is in one of the states, then give `job`; TimeoutError says where it is."""
         wanted = (states,) if isinstance(states, str) else states
         end = time.monotonic() + timeout
@@ -158,7 +159,7 @@ class SlurmCluster:
         """End the daemons and every job."""
         self._group.close()
 
-    def _write_files(self, user_signal: bool) -> None:
+    def _write_files(self, user_signal: bool, kill_wait: int) -> None:
         for name in ("state", "spool", "bin", *(f"spool/{node}" for node in self.nodes)):
             (self._folder / name).mkdir()
         port, *ports = free_ports(1 + len(self.nodes))
@@ -170,6 +171,7 @@ class SlurmCluster:
                 user=getpass.getuser(),
                 folder=self._folder,
                 preemption=_USER_SIGNAL if user_signal else "",
+                kill_wait=kill_wait,
                 nodes="\n".join(map(self._node_line, self.nodes, ports)),
             )
         )

@@ -141,7 +141,7 @@ def test_install_says_what_is_missing(require, code, tmp_path):
     assert "will skip" in done.stderr
 
 
-def _until(ready, timeout=60):
+def _until(ready, timeout=180):
     end = time.monotonic() + timeout
     while not ready():
         assert time.monotonic() < end, "did not happen in time"

@@ -107,7 +107,7 @@ def test_silent_servers_cost_bounded_time(
     use_s3(monkeypatch, silent)
     start = time.monotonic()
     checks = by_name(diagnose(tmp_path, silent, "s3://bucket", seconds=2))
-    assert time.monotonic() - start < 3.5
+    assert time.monotonic() - start < 15, "one after the other, and without a limit, it would be minutes"
     assert "timed out" in checks["MLflow"].found
     assert checks["S3 endpoint"].status == "ok"  # it took the connection
     assert checks["S3"].status == "fail"  # the object was never answered
@@ -272,7 +272,7 @@ def test_a_broken_or_hanging_probe_hides_nothing() -> None:
 
     start = time.monotonic()
     checks = run_probes({"a": broken, "b": hanging, "c": good}, seconds=0.3)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     assert [(c.name, c.status) for c in checks] == [
         ("one", "ok"), ("a", "fail"), ("two", "ok"), ("b", "fail"), ("three", "ok")
     ]  # fmt: skip

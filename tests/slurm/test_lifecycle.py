@@ -151,9 +151,13 @@ def test_a_slow_node_is_found_and_left_out(tmp_path, slurm_cluster_factory, monk
         environment={"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
     )
     stage = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
-    report = submit(stage, ToyConfig(folder=str(tmp_path), steps=3), described)
-    state = cluster.wait(report.job_id, ("COMPLETED", "FAILED"), timeout=240)
-    assert state["JobState"] == "COMPLETED", logs(report.folder)
+    for trial in range(3):  # a busy machine may slow the other nodes down as much
+        (tmp_path / str(trial)).mkdir()
+        report = submit(stage, ToyConfig(folder=str(tmp_path / str(trial)), steps=3), described)
+        state = cluster.wait(report.job_id, ("COMPLETED", "FAILED"), timeout=240)
+        assert state["JobState"] == "COMPLETED", logs(report.folder)
+        if (report.folder / "attempts" / "attempt-2.json").exists():
+            break
     first, second = [
         json.loads((report.folder / "attempts" / f"attempt-{number}.json").read_text()) for number in (1, 2)
     ]

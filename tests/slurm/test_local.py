@@ -48,7 +48,7 @@ def run(cluster: ClusterConfig, folder: Path, **values) -> SubmitReport:
 
 
 def wait(job_id: str, folder: Path) -> str:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while (state := record(job_id).get("state")) not in ENDED:
         assert time.monotonic() < end, said(folder)
         time.sleep(0.1)
@@ -61,7 +61,7 @@ def said(folder: Path) -> str:
 
 
 def wait_for(event: str, folder: Path, job: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not ((folder / "events").exists() and event in (folder / "events").read_text().splitlines()):
         assert time.monotonic() < end, said(job)
         time.sleep(0.05)

@@ -50,7 +50,7 @@ def wait_for(state: str) -> dict:
 
 def test_stopped_for_good_and_taken_up_again(job, tmp_path):
     wait_for("running")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while "step 2" not in ((tmp_path / "events").read_text() if (tmp_path / "events").exists() else ""):
         assert time.monotonic() < end
         time.sleep(0.1)

@@ -65,13 +65,13 @@ class Toy:
         path = self.folder / "events"
         return path.read_text().splitlines() if path.exists() else []
 
-    def wait_for(self, event: str, timeout: float = 60) -> None:
+    def wait_for(self, event: str, timeout: float = 180) -> None:
         end = time.monotonic() + timeout
         while event not in self.events():
             assert time.monotonic() < end, f"no {event!r}: {self.events()}\n{self.log(0)}"
             time.sleep(0.1)
 
-    def ended(self, timeout: float = 120) -> str:
+    def ended(self, timeout: float = 240) -> str:
         """The state in which it stays: what comes back into the queue has a moment of TIMEOUT first."""
         end = time.monotonic() + timeout
         while True:
@@ -159,7 +159,7 @@ def test_preempted_it_saves_and_goes_on(user_signal, slurm_cluster_factory, tmp_
     job.wait_for("step 2")
     options = ["--parsable", "-p", "urgent", "-N2", "--ntasks-per-node=4", "--output=/dev/null"]
     urgent = cluster.run("sbatch", *options, "--wrap", "sleep 1").strip()
-    cluster.wait(urgent, "COMPLETED", timeout=90)
+    cluster.wait(urgent, "COMPLETED", timeout=240)
     job.finish()
 
 
@@ -169,7 +169,7 @@ def test_preempted_where_slurm_cancels_for_that_it_comes_back(
 ):
     """At once, without a grace time; its ranks save in the time before they are killed, or do not."""
     monkeypatch.syspath_prepend(str(HERE))
-    cluster = slurm_cluster_factory()
+    cluster = slurm_cluster_factory(kill_wait=20)  # on a busy machine Python alone takes 5 s to start
     for name, value in cluster.env.items():
         monkeypatch.setenv(name, value)
     cluster.run("scontrol", "update", "PartitionName=batch", "PreemptMode=CANCEL", "GraceTime=0")
@@ -313,7 +313,7 @@ def test_a_node_without_a_name_is_reached_by_its_address(slurm_env):
         reachable("node77")
 
 
-def _until(ready, timeout=60):
+def _until(ready, timeout=180):
     end = time.monotonic() + timeout
     while not ready():
         assert time.monotonic() < end, "did not happen in time"

@@ -61,7 +61,7 @@ def row_of(job_id):
     return group["jobs"][0]
 
 
-def wait_for(job_id, state, timeout=120):
+def wait_for(job_id, state, timeout=240):
     end = time.monotonic() + timeout
     while (row := row_of(job_id))["state"] != state:
         assert time.monotonic() < end, row
@@ -78,7 +78,7 @@ def begun(folder: Path, number, timeout=120):
     return int(sizes[-1]), row_of("toy")["nodes"]
 
 
-def steps_done(folder: Path, least=2, timeout=60):
+def steps_done(folder: Path, least=2, timeout=180):
     """Wait until the stage has made some steps."""
     end = time.monotonic() + timeout
     events = folder / "events"
