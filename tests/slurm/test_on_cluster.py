@@ -173,7 +173,8 @@ def test_preempted_where_slurm_cancels_for_that_it_comes_back(
     for name, value in cluster.env.items():
         monkeypatch.setenv(name, value)
     cluster.run("scontrol", "update", "PartitionName=batch", "PreemptMode=CANCEL", "GraceTime=0")
-    job = Toy(cluster, tmp_path, steps=20, step_seconds=0.2, save_every=1, deaf=deaf)
+    seconds = 2.0 if deaf else 0.2  # it has to outlast the time until it is killed
+    job = Toy(cluster, tmp_path, steps=20, step_seconds=seconds, save_every=1, deaf=deaf)
     job.wait_for("step 2")
     options = ["--parsable", "-p", "urgent", "-N2", "--ntasks-per-node=4", "--output=/dev/null"]
     cluster.run("sbatch", *options, "--wrap", "sleep 1")
