@@ -1,6 +1,7 @@
 """What an evaluation is told: one typed config, from the command line or a stored job."""
 
 import difflib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -105,6 +106,11 @@ class EvaluateConfig(Config):
         if self.merge is not None and "baseline:first-mask" in (self.checkpoint, self.merge):
             raise ValueError("baseline:first-mask compares no features, so there is nothing to merge")
         return self
+
+    @property
+    def results_root(self) -> Path:
+        """Where the results folders of the benchmark are."""
+        return (Path(self.output or "outputs/eval") / self.benchmark).absolute()
 
     @property
     def protocol_name(self) -> str:

@@ -22,12 +22,6 @@ from hvc.pretrain.checkpoint import Checkpoint
 _log = logging.getLogger(__name__)
 
 
-def results_root(config: EvaluateConfig) -> Path:
-    """Where the results folders of a benchmark are."""
-    root = Path(config.output) if config.output else Path("outputs") / "eval"
-    return (root / config.benchmark).absolute()
-
-
 def resolve_or_kept(config: EvaluateConfig, reference: str, uri: str) -> Trunk:
     """The trunk; one that training removed from where an earlier part kept it, else HvcError."""
     try:
@@ -67,7 +61,7 @@ def forget(folder: Path) -> None:
 
 def _kept(config: EvaluateConfig, reference: str, uri: str) -> Trunk | None:
     found = recorded(reference, uri)
-    for path in results_root(config).glob(f"*/trunk-{found.record['sha256']}-*.safetensors"):
+    for path in config.results_root.glob(f"*/trunk-{found.record['sha256']}-*.safetensors"):
         digest = path.stem.rpartition("-")[2]
         if sha256_file(path) != digest:
             raise HvcError(f"{path}: altered since it was written; remove it")

@@ -16,7 +16,6 @@ from hvc.base.stage import Stop
 from hvc.data_prep.lock import BusyError, sole_writer
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.evaluation.finished import read_finished
-from hvc.evaluation.kept_trunk import results_root
 from hvc.evaluation.method import Method
 from hvc.pretrain.output import cannot_make
 
@@ -98,7 +97,7 @@ def results_of(config: EvaluateConfig, method: Method) -> Results:
     key = f"{method.sha256}/{seed}/{config.protocol.digest()}/{config.data}"
     of = method.first.sha256[:9] if method.first.kind == "file" else method.first.kind
     name = f"{of}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    results = Results(results_root(config) / name)
+    results = Results(config.results_root / name)
     try:
         results.pictures.mkdir(parents=True, exist_ok=True)
     except OSError as error:

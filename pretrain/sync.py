@@ -81,11 +81,11 @@ def sync(folders: Iterable[Path], uri: str | None = None) -> Iterator[Synced]:
 
 
 def _sync_one(folder: Path, uri: str) -> Synced:
-    if not _has_begun(folder / JOURNAL):
-        return Synced(str(folder), None, public(uri), 0, 0, begun=False)
     delivery: Delivery | None = None
     problem, busy = "", False
     try:
+        if not _has_begun(folder / JOURNAL):
+            return Synced(str(folder), None, public(uri), 0, 0, begun=False)
         with sole_writer(folder / LOCK, str(folder)):
             delivery = Delivery(folder, uri)
             problem = _send_all(delivery)

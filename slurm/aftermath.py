@@ -42,16 +42,13 @@ _PAUSES = (2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 30.0)
 def main() -> None:
     """Settle this job; the exit status is that of the job."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    folder = Path(sys.argv[1])
-    if sys.argv[2] == TIME_UP:
-        try:
-            time_up(Script.of(os.environ), folder, psutil.Process().create_time())
-        except HvcError as error:
-            _log.error("%s", error)
-        return
-    status = int(sys.argv[2])
+    folder, ranks_run = Path(sys.argv[1]), sys.argv[2] == TIME_UP
+    status = KILLED if ranks_run else int(sys.argv[2])
     try:
-        if settle(Script.of(os.environ), folder, status) is Verdict.DONE:
+        script = Script.of(os.environ)
+        if ranks_run:
+            time_up(script, folder, psutil.Process().create_time())
+        elif settle(script, folder, status) is Verdict.DONE:
             status = 0
     except HvcError as error:
         _log.error("%s", error)

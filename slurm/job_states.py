@@ -115,10 +115,10 @@ def _ended(state: State, slurm: str, record: Recorded | None, stop_asked: bool) 
         return Verdict(State.STOPPED, "saved")
     if state is State.DONE and outcome in ("", "done", "running"):
         return Verdict(State.DONE)
-    if slurm == "TIMEOUT" and outcome == "done":  # it was up while Slurm ended it
-        return Verdict(State.DONE)
     if state is State.CANCELLED:
         return Verdict(state, "saved" if outcome == "stopped" else "")
+    if outcome == "done":  # whatever befell it in the seconds that Slurm takes to end a job
+        return Verdict(State.DONE)
     if record and record.reason:
         return Verdict(State.FAILED, record.reason)
     return Verdict(State.FAILED, f"Slurm says {slurm}")

@@ -24,6 +24,7 @@ import psutil
 
 from hvc.base.files import read_json, write_atomic
 from hvc.slurm.job_index import index_file
+from hvc.slurm.script import sbatch_options
 
 COMMANDS = ("sbatch", "srun", "scontrol", "scancel", "sinfo")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
@@ -52,8 +53,7 @@ class Options:
     @classmethod
     def of(cls, script: str) -> "Options":
         """Read a script that `plan` made."""
-        lines = re.findall(r"^#SBATCH --([\w-]+)=(.*)$", script, re.MULTILINE)
-        values = {key: "".join(shlex.split(value)) for key, value in lines}
+        values = sbatch_options(script)
         name, _, grace = values["signal"].partition("@")
         array = re.match(r"0-(\d+)", values.get("array", ""))
         return cls(

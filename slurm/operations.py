@@ -1,7 +1,6 @@
 """What a user does to jobs of their own: let one stop for good, go on, or go on with other nodes."""
 
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -14,9 +13,9 @@ from hvc.slurm.job_states import State
 from hvc.slurm.jobfile import read as read_job
 from hvc.slurm.jobs import JobRow, list_jobs
 from hvc.slurm.known_jobs import ask_partitions
-from hvc.slurm.partitions import FORMAT, parse, refused_nodes
+from hvc.slurm.partitions import FORMAT, parse, too_many_nodes
 from hvc.slurm.requests import ask_resize, ask_stop, forget_stop
-from hvc.slurm.resubmission import resized_nodes, resubmit
+from hvc.slurm.resubmission import options_of, resized_nodes, resubmit
 from hvc.slurm.submission import Submission, this_user
 
 _SECONDS = 60
@@ -192,7 +191,7 @@ def resize(chosen: Chosen, nodes: int) -> Done:
     (row,) = _rows(chosen)
     if not row.state.alive:
         raise HvcError(f"job {chosen.job_id} has ended ({row.state}); `hvc requeue` it first")
-    refused = _refused_nodes(chosen, row, nodes)
+    refused = _too_many_nodes(chosen, row, nodes)
     if refused:
         raise UsageError(f"{refused}; lower --nodes")
     ask_resize(chosen.folder, nodes)
@@ -207,15 +206,12 @@ def _many(nodes: int) -> str:
     return f"{nodes} node{'s' if nodes > 1 else ''}"
 
 
-def _refused_nodes(chosen: Chosen, row: JobRow, nodes: int) -> str:
+def _too_many_nodes(chosen: Chosen, row: JobRow, nodes: int) -> str:
     """Why Slurm would never give the job so many nodes; empty where it may, or cannot be asked."""
     try:
         names = control.job(row.job_id).partition.split(",")
     except control.ControlError:
         return ""
     # While it runs Slurm names the one that it runs in; the next attempt may be in another one.
-    script = chosen.folder / f"{row.job_id}_submission.sh"
-    text = script.read_text(encoding="utf-8") if script.is_file() else ""
-    for asked in re.findall(r"^#SBATCH --partition=(\S+)$", text, re.MULTILINE):
-        names += asked.split(",")
-    return refused_nodes(nodes, dict.fromkeys(names), parse(ask_partitions(FORMAT)))
+    names += filter(None, options_of(chosen.folder, row.job_id).get("partition", "").split(","))
+    return too_many_nodes(nodes, dict.fromkeys(names), parse(ask_partitions(FORMAT)))

@@ -112,7 +112,7 @@ def _against(cluster: ClusterConfig, partition: Partition) -> Iterator[Check]:
     yield from _per_node(cluster, partition)
 
 
-def refused_nodes(nodes: int, names: Iterable[str], partitions: dict[str, Partition]) -> str:
+def too_many_nodes(nodes: int, names: Iterable[str], partitions: dict[str, Partition]) -> str:
     """Why none of the partitions of a job gives it so many nodes; empty: one does, or it is not known."""
     chosen = [partitions.get(name) for name in names]
     known = [partition for partition in chosen if partition is not None]

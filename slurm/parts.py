@@ -10,7 +10,6 @@ from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.jobfile import JobFile
 from hvc.slurm.places import places_of
 from hvc.slurm.preflight import preflight
-from hvc.slurm.rivals import rivals
 from hvc.slurm.stages import find
 from hvc.slurm.submit import (
     Executor,
@@ -81,7 +80,7 @@ def submit_parts(
     if dry_run:
         join_text = joining("ARRAY_JOB_ID", planned).text()
         return PartsReport(None, None, planned, array_text, join_text, findings)
-    refuse([*findings, *([] if unchecked or dependency else rivals(root, paths.name, places))])
+    refuse(findings)
     folder = make_folder(root, paths.name)
     files = [folder / f"job-part-{part}.json" for part in range(parts)]
     configs = [{**config.resolved(), "part": part} for part in range(parts)]

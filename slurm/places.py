@@ -18,6 +18,8 @@ class Places:
     """Those that have to hold a manifest."""
     outputs: list[str] = field(default_factory=list)
     """Folders and `s3://` addresses that it writes; the first is the one to look for its results in."""
+    sole: bool = False
+    """Whether one process after another writes the outputs, never two at once."""
     tracking_uri: str | None = None
     """MLflow, where the config names one."""
     tracked: bool = False
@@ -41,6 +43,7 @@ def _train(config: Config) -> Places:
         name=config.name,
         datasets=[source.address for source in config.data],
         outputs=[str(config.folder), *([config.checkpoint.address] if config.checkpoint.address else [])],
+        sole=True,
         tracking_uri=config.tracking.uri,
         tracked=True,
         workers=config.workers,
@@ -56,6 +59,7 @@ def _shard(config: Config) -> Places:
         name=config.dataset_name,
         inputs=[entry.address for entry in config.inputs],
         outputs=[config.output],
+        sole=True,
     )
 
 

@@ -20,6 +20,7 @@ from hvc.slurm.machine_checks import check_disk
 from hvc.slurm.partitions import FORMAT, check_partition, parse
 from hvc.slurm.places import Places
 from hvc.slurm.refusal import refusal
+from hvc.slurm.rivals import rivals
 from hvc.slurm.service_checks import check_mlflow, check_s3
 
 _SECONDS = 20.0
@@ -45,7 +46,9 @@ def preflight(places: Places, cluster: ClusterConfig, script: str, waits: bool =
     }
     for address in places.outputs:
         probes[f"output {address}"] = partial(_output, address)
-    if not waits:
+    if not waits:  # what it waits for may be what writes there now
+        if places.sole:
+            probes["rivals"] = lambda: rivals(cluster.place, places.outputs[0])
         probes |= {f"input {address}": partial(_input, address) for address in places.inputs}
         probes |= {f"data {address}": partial(_dataset, address) for address in places.datasets}
     if places.tracked:

@@ -14,6 +14,7 @@ from hvc.base.errors import HvcError
 from hvc.slurm import control, local
 from hvc.slurm.allocation import outside
 from hvc.slurm.attempts import Records
+from hvc.slurm.script import sbatch_options
 from hvc.slurm.submission import Submission
 
 _SECONDS = 60
@@ -24,21 +25,21 @@ def resized_nodes(folder: Path, submission: Submission) -> int | None:
     """Nodes that the last attempt had, where that is another number than the script asks for; else None."""
     if submission.local or submission.array is not None:
         return None
-    script = folder / f"{submission.job_id}_submission.sh"
-    # Of a range Slurm chooses anew.
-    asked = re.search(r"^#SBATCH --nodes=(\d+)$", _text(script), re.MULTILINE)
+    asked = options_of(folder, submission.job_id).get("nodes", "")
     attempts = Records(folder, None).all()
-    if asked is None or not attempts:
+    if not asked.isdecimal() or not attempts:  # of a range Slurm chooses anew
         return None
     try:
         last = len(control.node_names(attempts[-1].nodes))
     except control.ControlError:
         return None
-    return last if last not in (0, int(asked[1])) else None
+    return last if last not in (0, int(asked)) else None
 
 
-def _text(script: Path) -> str:
-    return script.read_text(encoding="utf-8") if script.is_file() else ""
+def options_of(folder: Path, job_id: str) -> dict[str, str]:
+    """What a job's script asks sbatch for; nothing where the script is gone."""
+    script = folder / f"{job_id}_submission.sh"
+    return sbatch_options(script.read_text(encoding="utf-8")) if script.is_file() else {}
 
 
 def resubmit(

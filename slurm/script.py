@@ -1,9 +1,10 @@
-"""The shell lines around `srun` in a job's script: the attempt's number before it, what becomes of the job
-after it, or at its time limit.
+"""A job's script: the options that it gives sbatch, and the shell lines around `srun`: the attempt's number
+before it, what becomes of the job after it, or at its time limit.
 
 All run on the first node, in the shell that outlives every rank.
 """
 
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,12 @@ EARLY_LOG = "logs/slurm-%j.out"
 """What is said before a rank has its own log, and by srun; `%j` is Slurm's id of the job."""
 EARLY_LOG_OF_TASK = "logs/slurm-%A_%a.out"
 """The same of an array's task, by the id that people see; `%j` is another number there."""
+
+
+def sbatch_options(script: str) -> dict[str, str]:
+    """What a script that `plan` made asks sbatch for: the values of its `#SBATCH` lines, unquoted."""
+    lines = re.findall(r"^#SBATCH --([\w-]+)=(.*)$", script, re.MULTILINE)
+    return {key: "".join(shlex.split(value)) for key, value in lines}
 
 
 def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:

@@ -29,7 +29,6 @@ from hvc.slurm.local import write_commands
 from hvc.slurm.places import Places, places_of
 from hvc.slurm.preflight import preflight
 from hvc.slurm.refusal import refusal
-from hvc.slurm.rivals import rivals
 from hvc.slurm.snapshot import take
 from hvc.slurm.stages import StagePaths, find
 from hvc.slurm.submission import Submission, this_command, this_user
@@ -83,7 +82,7 @@ def submit(
     findings = [] if unchecked else preflight(places, cluster, alone, waits=dependency is not None)
     if dry_run:
         return SubmitReport(None, planned, script, findings)
-    refuse([*findings, *([] if unchecked or dependency else rivals(root, paths.name, places))])
+    refuse(findings)
     folder = make_folder(root, paths.name)
     snapshot = keep(folder, config, cluster)
     JobFile.of(paths, config.resolved(), cluster, snapshot).write(folder / "job.json")

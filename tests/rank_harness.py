@@ -10,12 +10,24 @@ from hvc.pretrain.stream import stream
 
 
 def consume(
-    config: TrainConfig, rank: int, world_size: int, first_step: int, last_step: int, log: Path
+    config: TrainConfig,
+    rank: int,
+    world_size: int,
+    first_step: int,
+    last_step: int,
+    log: Path,
+    hold_at: int | None = None,
 ) -> None:
-    """A rank that does nothing with its batches but write down what they are."""
+    """A rank that does nothing with its batches but write down what they are.
+
+    Args:
+        hold_at: After so many it waits for whoever kills it.
+    """
     places = {"rank": rank, "world_size": world_size, "first_step": first_step, "last_step": last_step}
     with log.open("w") as file:
-        for batch in stream(config, load_data(config), **places):
+        for done, batch in enumerate(stream(config, load_data(config), **places)):
+            if done == hold_at:
+                time.sleep(600)
             samples = batch.plan.samples.tolist() if batch.plan.weight else []
             assert len(batch.views[0]) == len(batch.plan.samples)
             file.write(json.dumps([batch.plan.step, samples]) + "\n")

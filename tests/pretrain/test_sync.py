@@ -61,6 +61,16 @@ def test_a_run_killed_before_its_first_attempt_has_nothing_to_send(tmp_path, uri
     assert "nothing is recorded" in done.text()
 
 
+def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_sent(tmp_path, uri):
+    (tmp_path / "bad" / JOURNAL).mkdir(parents=True)
+    good = tmp_path / "good"
+    track(good, uri).finish(None)
+    bad, sent = sync([tmp_path / "bad", good], uri)
+    assert bad.failed
+    assert "cannot read" in bad.problem
+    assert (sent.problem, sent.waiting) == ("", 0)
+
+
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
     address = f"sqlite:///{tmp_path_factory.mktemp('sync')}/mlflow.db"

@@ -26,6 +26,8 @@ records = st.none() | st.builds(Recorded, st.integers(1, 9), st.sampled_from(OUT
         ("FAILED", "failed", False, State.FAILED),
         ("TIMEOUT", "running", False, State.FAILED),
         ("TIMEOUT", "done", False, State.DONE),
+        ("PREEMPTED", "done", False, State.DONE),
+        ("CANCELLED", "done", False, State.CANCELLED),
         ("OUT_OF_MEMORY", "running", False, State.FAILED),
         (None, "done", False, State.DONE),
         (None, "failed", False, State.FAILED),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvc.slurm.cluster import ClusterConfig
-from hvc.slurm.partitions import check_partition, gpus_in, minutes_of, parse, refused_nodes
+from hvc.slurm.partitions import check_partition, gpus_in, minutes_of, parse, too_many_nodes
 
 SINFO = """\
 debug*|up|30:00|1-2|2|16|64000|(null)
@@ -62,7 +62,7 @@ def test_what_can_never_be_is_named_with_the_mend(values, name, words):
     ],
 )
 def test_more_nodes_than_any_partition_of_a_job_gives(nodes, names, words):
-    assert refused_nodes(nodes, names, parse(SINFO)) == words
+    assert too_many_nodes(nodes, names, parse(SINFO)) == words
 
 
 @pytest.mark.parametrize(
