@@ -80,7 +80,8 @@ def node_names(short: str) -> list[str]:
 def working_nodes(partition: str) -> list[str]:
     """Nodes of a partition that are idle or at work: neither down nor drained."""
     states = "idle,allocated,mixed,completing"
-    options = ("--noheader", "--all", f"--partition={partition}", "-N", f"--states={states}", "-o", "%N")
+    # sinfo refuses --all beside a partition; a hidden one is shown when it is named.
+    options = ("--noheader", f"--partition={partition}", "-N", f"--states={states}", "-o", "%N")
     words = _run("sinfo", *options)
     return sorted(set(words.split()))
 

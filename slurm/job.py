@@ -115,7 +115,7 @@ def _leave_for(task: Allocation, records: Records, needed: int, found: Finding) 
         return True
     if not found.timings:
         raise HvcError(f"{words}; and the job cannot do without these nodes")
-    _log.warning("going on with slow nodes, as too few others are there: %s", words)
+    _log.warning("going on with slow nodes, as there are not enough others: %s", words)
     return False
 
 

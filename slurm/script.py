@@ -76,7 +76,8 @@ def aftermath_lines(folder: Path, python: str) -> list[str]:
     return [
         "hvc_status=$?",
         'kill -USR1 "$HVC_WATCH" 2>/dev/null',
-        'while kill -0 "$HVC_WATCH" 2>/dev/null; do wait "$HVC_WATCH"; done',
+        # Signalled before it had its traps, the second shell dies of it; bash would say so here.
+        'while kill -0 "$HVC_WATCH" 2>/dev/null; do wait "$HVC_WATCH"; done 2>/dev/null',
         f'[ "$hvc_status" -eq 0 ] || exec {_aftermath(folder, python)} "$hvc_status"',
     ]
 
