@@ -46,6 +46,7 @@ def run_job(path: str) -> dict[str, Any]:
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s [{task.rank}] %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("submitit").handlers.clear()  # two of its own would say all of it twice more
     _log.info("%s on %s of %s", task, socket.gethostname(), task.nodes)
     try:
         job = read(Path(path))

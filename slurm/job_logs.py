@@ -18,6 +18,9 @@ from hvc.slurm.job_choice import Chosen
 LINES = 60
 """So many of the last lines are shown."""
 _TAIL_BYTES = 1 << 18
+_ALL = _TAIL_BYTES
+"""More lines than the last bytes of a file can hold."""
+_TRACEBACK = "Traceback (most recent call last):"
 _RANK = re.compile(r"rank-(\d+)\.log")
 
 
@@ -50,15 +53,34 @@ def excerpts(chosen: Chosen, rank: int | None, attempt: int | None, lines: int =
         others = [str(other.rank) for other in failed if other.rank != one.rank]
         also = f"; after it rank {', '.join(others)}" if others and one is failed[0] else ""
         title = f"rank {one.rank} failed in attempt {number}{also}"
-        found.append(Excerpt(title, one.path, tail(one.path, 4 * lines)))
+        found.append(Excerpt(title, one.path, tail(one.path, 4 * lines).removeprefix(f"# {one.kind}\n")))
     wanted = rank if rank is not None else failed[0].rank if failed else 0
     log = _log_of(chosen, task, number, wanted, asked=rank is not None or attempt is not None)
     record = records.read(number)
     if log is None or (record and record.outcome == "failed" and not failed):
         found += _early(chosen, task, lines)  # a rank that was killed says nothing, but srun does
     if log is not None:
-        found.append(Excerpt(f"rank {wanted} in attempt {number}", log, tail(log, lines)))
+        shown = [one for one in failed if one.rank == wanted]
+        kept = _without_traceback(tail(log, _ALL), shown[0].path) if shown else tail(log, lines)
+        text = "".join(kept.splitlines(keepends=True)[-lines:])
+        found.append(Excerpt(f"rank {wanted} in attempt {number}", log, text))
     return found or [_nothing(chosen)]
+
+
+def _without_traceback(log: str, failure: Path) -> str:
+    """A rank's log without the traceback that its failure's file has; submitit prints it there, too."""
+    end = (failure.read_text(encoding="utf-8").rstrip().splitlines() or [""])[-1]
+    kept: list[str] = []
+    traceback: list[str] = []
+    for line in log.splitlines(keepends=True):
+        if not traceback and not line.startswith(_TRACEBACK):
+            kept.append(line)
+            continue
+        traceback.append(line)
+        if line.rstrip() == end:
+            kept.append("(the traceback above)\n")
+            traceback = []
+    return "".join(kept + traceback)
 
 
 def _nothing(chosen: Chosen) -> Excerpt:

@@ -25,6 +25,8 @@ _COLOURS = {
     State.LOST: "red",
 }
 _IN_ORDER = [State.FAILED, State.LOST, *(state for state in State)]
+_OTHERS = 100
+"""Columns that all but the name may take."""
 _MOST_TASKS = 20
 _WORDS = 160
 _Cells = list[str | Text]
@@ -44,7 +46,7 @@ def print_jobs(listing: Listing, now: float, console: Console, everything: bool 
             markup=False,
         )
     else:
-        console.print(_table(listing.groups, now, everything))
+        console.print(_table(listing.groups, now, everything, console.width))
         for line in _notes(listing.groups):
             console.print(line, soft_wrap=True, highlight=False, markup=False)
     if listing.problem:
@@ -57,10 +59,10 @@ def print_jobs(listing: Listing, now: float, console: Console, everything: bool 
         )
 
 
-def _table(groups: Sequence[JobGroup], now: float, everything: bool) -> Table:
+def _table(groups: Sequence[JobGroup], now: float, everything: bool, width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("job", no_wrap=True)
-    table.add_column("name", overflow="fold", max_width=24)
+    table.add_column("name", overflow="fold", max_width=max(24, width - _OTHERS))
     table.add_column("state", overflow="fold", max_width=34)
     table.add_column("nodes", overflow="fold", max_width=14)
     for name in ("attempt", "step", "images/s", "left", "age"):

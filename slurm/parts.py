@@ -17,6 +17,7 @@ from hvc.slurm.submit import (
     executor_for,
     keep,
     make_folder,
+    name_in_queue,
     need_executor,
     next_folder,
     note,
@@ -65,7 +66,8 @@ def submit_parts(
     if parts < 2:
         raise UsageError(f"--parts {parts}: an array has two parts or more")
     check_tasks(paths, cluster)
-    root, job_name, places = cluster.place, f"hvc-{paths.name}", places_of(paths.name, config)
+    root, places = cluster.place, places_of(paths.name, config)
+    job_name = name_in_queue(paths, name or places.name)
     if not dry_run:
         need_executor(cluster)
     planned = next_folder(root, paths.name)

@@ -1,6 +1,7 @@
 """Submits a stage to a cluster: one folder with the job file, the sbatch script and the logs."""
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ from hvc.slurm.refusal import refusal
 from hvc.slurm.snapshot import take
 from hvc.slurm.stages import StagePaths, find
 from hvc.slurm.submission import Submission, this_command, this_user
+
+_LONGEST_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def submit(
     if not dry_run:
         need_executor(cluster)
     more: dict[str, Any] = {"dependency": dependency} if dependency else {}
-    job_name, planned = f"hvc-{paths.name}", next_folder(root, paths.name)
+    job_name = name_in_queue(paths, name or places.name)
+    planned = next_folder(root, paths.name)
     script = executor_for(cluster, job_name, planned, **more).text()
     alone = executor_for(cluster, job_name, planned).text()
     findings = [] if unchecked else preflight(places, cluster, alone, waits=dependency is not None)
@@ -90,6 +94,12 @@ def submit(
     job_id = queue(executor, [folder / "job.json"])
     note(folder, job_id, paths, places, cluster, name=name, parent=parent)
     return SubmitReport(job_id, folder, executor.text(), findings)
+
+
+def name_in_queue(stage: StagePaths, name: str | None) -> str:
+    """What squeue and sacct call a job: `hvc-STAGE-NAME`, one word for any script that reads it."""
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", "" if name in (None, stage.name) else f"-{name}")
+    return f"hvc-{stage.name}{words}"[:_LONGEST_NAME].rstrip("-")
 
 
 def keep(folder: Path, config: Config, cluster: ClusterConfig) -> Path:

@@ -351,6 +351,24 @@ def test_the_first_failure_is_shown_before_those_that_follow_from_it(tmp_path):
     assert group.rows[0].reason == "ValueError: the cause"
 
 
+def test_a_traceback_is_shown_once(tmp_path):
+    folder = submission(tmp_path / "slurm-jobs", "1", "job")
+    attempt(folder, 1, "failed")
+    inner = '  File "stage.py", line 1, in run\nValueError: the cause\njob 1, rank 0\n'
+    outer = "Traceback (most recent call last):\n" + '  File "submitit.py", line 9, in main\n' * 90 + inner
+    log(folder, 1, 0, f"step 1\n{outer}the last word\n")
+    log(folder, 1, 1, f"step 1\n{outer.replace('cause', 'consequence')}")
+    for rank, words in enumerate((inner, inner.replace("cause", "consequence"))):
+        kind = "alone" if rank else "failed"
+        Records(folder, None).fail(1, rank, kind, f"Traceback (most recent call last):\n{words}")
+    chosen = choose("1", find_submissions())
+    traceback, end = excerpts(chosen, None, None)
+    assert traceback.text.startswith("Traceback")
+    assert end.text == "step 1\n(the traceback above)\nthe last word\n"
+    assert "the consequence" in excerpts(chosen, 1, None)[0].text
+    assert excerpts(chosen, 1, None, lines=2)[1].text == "step 1\n(the traceback above)\n"
+
+
 def test_before_any_rank_has_a_log_what_the_script_said_is_shown(tmp_path):
     folder = submission(tmp_path / "slurm-jobs", "1", "job")
     chosen = choose("1", find_submissions())

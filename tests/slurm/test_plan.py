@@ -1,5 +1,6 @@
 """From a cluster's file to the sbatch script: held to properties, and to one script word for word."""
 
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -66,6 +67,17 @@ def test_sbatch_gets_what_the_file_says_and_nothing_it_leaves_open(cluster):
         "output": "/jobs/one/logs/slurm-%j.out",
         **{key: value for key, value in optional.items() if value is not None},
     }
+
+
+@given(st.none() | st.text(max_size=90))
+def test_a_name_in_the_queue_is_a_word(name):
+    from hvc.slurm.stages import find
+    from hvc.slurm.submit import name_in_queue
+
+    assert re.fullmatch(r"hvc-train(-[A-Za-z0-9._-]+)?", name_in_queue(find("train"), name))
+    assert len(name_in_queue(find("train"), name)) <= 64
+    assert name_in_queue(find("train"), "coco 2017/run") == "hvc-train-coco-2017-run"
+    assert name_in_queue(find("train"), "train") == name_in_queue(find("train"), "") == "hvc-train"
 
 
 @given(clusters())
