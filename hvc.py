@@ -280,7 +280,7 @@ def train(
 
     config = TrainConfig.load(recipe, overrides)
     if processes > 1 and "RANK" not in os.environ:
-        from hvc.pretrain.processes import run_local
+        from hvc.pretrain.training.processes import run_local
 
         raise typer.Exit(run_local(processes, sys.argv[1:]))
     result = _run_stage("train", config)
@@ -317,9 +317,9 @@ def bench_data(
     """
     from rich.console import Console
 
-    from hvc.pretrain.bench import bench
-    from hvc.pretrain.bench_text import lines
-    from hvc.pretrain.dataset import load_data
+    from hvc.pretrain.data.bench import bench
+    from hvc.pretrain.data.bench_text import lines
+    from hvc.pretrain.data.dataset import load_data
     from hvc.pretrain.recipe import TrainConfig
 
     values = TrainConfig.load(recipe).resolved() if recipe else {}
@@ -359,7 +359,7 @@ def evaluate(
     result = _run_stage("evaluate", config)
     if as_json:
         _finish(result, as_json)
-    from hvc.evaluation.report_values import brief
+    from hvc.evaluation.reports.report_values import brief
 
     _finish(Result(result.outcome, brief(result.report)), as_json)
 
@@ -383,7 +383,7 @@ def watch(
     What is done is read from the runs: end it, kill it, start it elsewhere or twice, nothing is computed
     twice. An MLflow server that is away is waited for. Exits 1 if a checkpoint could not be evaluated.
     """
-    from hvc.evaluation.watch import watch as watch_experiment
+    from hvc.evaluation.watching.watch import watch as watch_experiment
 
     any_one = "baseline:untrained"
     template = _evaluate_config(any_one, benchmark, data, overrides, tracking_uri, output, merge)
@@ -463,8 +463,8 @@ def check_results_(
     The zips: `Annotations/VIDEO/FRAME.png` for YouTube-VOS, sequence folders at the root for DAVIS
     test-dev. Every file that is wrong is named.
     """
-    from hvc.evaluation.benchmarks import BENCHMARKS
-    from hvc.evaluation.result_check import check_results
+    from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+    from hvc.evaluation.layouts.result_check import check_results
 
     names = _sequence_names(sequences)
     wanted = BENCHMARKS[benchmark].read(Path(_local_folder("DATA", data)), names)
@@ -489,8 +489,8 @@ def sync(
     Training does this by itself, while it runs and when it starts again. Exits 1 if something could not
     be sent; a folder that a training run is sending from now is left to it.
     """
-    from hvc.pretrain.sync import folders_with_journal
-    from hvc.pretrain.sync import sync as send
+    from hvc.pretrain.tracking.sync import folders_with_journal
+    from hvc.pretrain.tracking.sync import sync as send
 
     done = []
     for run in send(folders_with_journal(folders or []), tracking_uri):
@@ -521,8 +521,8 @@ def import_(
     No code of the file is run. A tensor that is missing, unknown or misshapen is an error; heads,
     classifier and optimiser are left out and counted. `hvc evaluate OUTPUT ...` takes the result.
     """
-    from hvc.pretrain.export import export, import_destination, need_destination
-    from hvc.pretrain.official_weights import read_weights
+    from hvc.pretrain.weights.export import export, import_destination, need_destination
+    from hvc.pretrain.weights.official import read_weights
 
     destination = output or import_destination(file)
     need_destination(destination, force, (".safetensors",))
@@ -549,8 +549,8 @@ def export_(
 
     A .pth is what the official inference code loads: a plain state dict, layer4 and buffers included.
     """
-    from hvc.evaluation.weights import weights_of
-    from hvc.pretrain.export import export, need_destination
+    from hvc.evaluation.trunks.weights import weights_of
+    from hvc.pretrain.weights.export import export, need_destination
 
     need_destination(file, force)
     state, metadata = weights_of(checkpoint, tracking_uri, seed)
@@ -572,11 +572,11 @@ def runs(
     """
     import time
 
-    from hvc.evaluation.measures import label
-    from hvc.evaluation.published import headline_of
-    from hvc.pretrain.runs import list_runs, open_tracking
-    from hvc.pretrain.runs_text import WIDTH, print_runs
-    from hvc.pretrain.tracking_uri import default_uri
+    from hvc.evaluation.leaderboard.published import headline_of
+    from hvc.evaluation.metrics.measures import label
+    from hvc.pretrain.tracking.runs import list_runs, open_tracking
+    from hvc.pretrain.tracking.runs_text import WIDTH, print_runs
+    from hvc.pretrain.tracking.tracking_uri import default_uri
 
     uri = tracking_uri or default_uri()
     now = time.time()
@@ -611,12 +611,12 @@ def leaderboard(
 
     from hvc.base.addresses import public
     from hvc.base.files import write_atomic
-    from hvc.evaluation.leaderboard import board_of, need_benchmark
-    from hvc.evaluation.leaderboard_page import page
-    from hvc.evaluation.leaderboard_runs import collect, pictures_from
-    from hvc.evaluation.leaderboard_text import WIDTH, csv_text, print_board
-    from hvc.pretrain.runs import open_tracking
-    from hvc.pretrain.tracking_uri import default_uri
+    from hvc.evaluation.leaderboard.board import board_of, need_benchmark
+    from hvc.evaluation.leaderboard.page import page
+    from hvc.evaluation.leaderboard.runs import collect, pictures_from
+    from hvc.evaluation.leaderboard.text import WIDTH, csv_text, print_board
+    from hvc.pretrain.tracking.runs import open_tracking
+    from hvc.pretrain.tracking.tracking_uri import default_uri
 
     uri = tracking_uri or default_uri()
     with Console(stderr=True).status("asking MLflow"):
@@ -833,8 +833,8 @@ def submit_evaluate(
         from hvc.slurm.cluster import ClusterConfig
 
         tracking_uri = tracking_uri or ClusterConfig.load(cluster).mlflow
-        from hvc.evaluation.resolve import pinned, warning_before_waiting
-        from hvc.evaluation.tracked import tracking_uri as uri_of
+        from hvc.evaluation.trunks.resolve import pinned, warning_before_waiting
+        from hvc.evaluation.trunks.tracked import tracking_uri as uri_of
 
         uri = uri_of(tracking_uri, checkpoint)
         checkpoint, merge = pinned(checkpoint, uri), merge and pinned(merge, uri)

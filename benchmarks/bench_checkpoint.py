@@ -18,10 +18,10 @@ from form import Figure, report
 from safetensors.torch import save_file
 
 from hvc.base.storage import sha256_file
-from hvc.pretrain.checkpoint import newest
-from hvc.pretrain.checkpoint_saver import Saver, Snapshot
-from hvc.pretrain.encoder_file import metadata_of
+from hvc.pretrain.checkpoints.checkpoint import newest
+from hvc.pretrain.checkpoints.saver import Saver, Snapshot
 from hvc.pretrain.recipe import CheckpointConfig
+from hvc.pretrain.weights.encoder_file import metadata_of
 
 TENSORS, NUMBERS = 62, 190_000  # about 47 MB
 NOTICED = 0.0055  # seconds: just above the interpreter's switch interval

@@ -31,12 +31,12 @@ import torch
 from form import Figure, report
 
 from hvc.base.errors import EXIT_DONE, EXIT_STOPPED, HvcError
-from hvc.pretrain.batch import Batch
-from hvc.pretrain.cost import cost_of
-from hvc.pretrain.journal import JOURNAL, metric_records
-from hvc.pretrain.peak import peak_tflops
-from hvc.pretrain.ranks import Ranks
+from hvc.pretrain.data.batch import Batch
+from hvc.pretrain.model.cost import cost_of
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.tracking.journal import JOURNAL, metric_records
+from hvc.pretrain.training.peak import peak_tflops
+from hvc.pretrain.training.ranks import Ranks
 
 _OWN_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 BATCH, SIZE, STEPS, WARM_UP = 128, 256, 20, 5

@@ -23,8 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from services.slurm import SlurmCluster  # noqa: E402
 
-from hvc.pretrain.journal import JOURNAL, Journal  # noqa: E402
-from hvc.pretrain.run_note import RunNote  # noqa: E402
+from hvc.pretrain.tracking.journal import JOURNAL, Journal  # noqa: E402
+from hvc.pretrain.tracking.run_note import RunNote  # noqa: E402
 from hvc.slurm.attempts import Attempt, Records  # noqa: E402
 from hvc.slurm.submission import Submission, this_user  # noqa: E402
 

@@ -34,16 +34,16 @@ from PIL import Image
 from hvc.base.stage import Provenance, never
 from hvc.data_prep.shard import run as shard
 from hvc.data_prep.shard_config import ShardConfig
-from hvc.pretrain import decode as decoding
-from hvc.pretrain import shuffle_quality
-from hvc.pretrain.bench import read_samples, take
-from hvc.pretrain.dataset import load_data, plan_run
-from hvc.pretrain.decode import decode
-from hvc.pretrain.normalise import Normaliser
-from hvc.pretrain.order import RunOrder
-from hvc.pretrain.reader import SampleReader
+from hvc.pretrain.data import decode as decoding
+from hvc.pretrain.data import shuffle_quality
+from hvc.pretrain.data.bench import read_samples, take
+from hvc.pretrain.data.dataset import load_data, plan_run
+from hvc.pretrain.data.decode import decode
+from hvc.pretrain.data.normalise import Normaliser
+from hvc.pretrain.data.order import RunOrder
+from hvc.pretrain.data.reader import SampleReader
+from hvc.pretrain.data.stream import stream
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import stream
 
 BATCH = 64
 SHARD_MB = 32.0
@@ -459,7 +459,7 @@ def start_loaders() -> float:
     """Have the server of loader processes ready, as training has by then; seconds that took."""
     import multiprocessing
 
-    from hvc.pretrain.loaders import CONTEXT, start_server
+    from hvc.pretrain.data.loaders import CONTEXT, start_server
 
     start = time.perf_counter()
     start_server()

@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import profile
 
-from hvc.pretrain.heads import DynamicHead
-from hvc.pretrain.loss import PairTerms, hybrid_loss, pair_terms
-from hvc.pretrain.pairs import find_pairs
+from hvc.pretrain.model.heads import DynamicHead
+from hvc.pretrain.model.loss import PairTerms, hybrid_loss, pair_terms
+from hvc.pretrain.model.pairs import find_pairs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

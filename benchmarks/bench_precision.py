@@ -20,12 +20,12 @@ import torch
 from form import Figure, report
 from torch import Tensor, nn
 
-from hvc.pretrain.charts import BLUE, ORANGE, dress, new_figure, to_image
-from hvc.pretrain.ema import EmaTarget
-from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
-from hvc.pretrain.normalise import Normaliser
-from hvc.pretrain.pairs import Pairs, find_pairs
-from hvc.pretrain.trunk import TrunkModule
+from hvc.pretrain.data.normalise import Normaliser
+from hvc.pretrain.drawing.charts import BLUE, ORANGE, dress, new_figure, to_image
+from hvc.pretrain.model.ema import EmaTarget
+from hvc.pretrain.model.network import OnlineNetwork, StepLoss, TargetNetwork
+from hvc.pretrain.model.pairs import Pairs, find_pairs
+from hvc.pretrain.model.trunk import TrunkModule
 
 BATCHES, TAIL = 8, 20
 

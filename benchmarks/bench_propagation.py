@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from hvc.evaluation.features import Encoder
-from hvc.evaluation.memory import Memory
-from hvc.evaluation.propagation import propagate_masks
-from hvc.evaluation.propagator import Propagator, upsample
-from hvc.evaluation.protocol import Protocol
+from hvc.evaluation.propagation.features import Encoder
+from hvc.evaluation.propagation.memory import Memory
+from hvc.evaluation.propagation.propagate import propagate_masks
+from hvc.evaluation.propagation.propagator import Propagator, upsample
+from hvc.evaluation.propagation.protocol import Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

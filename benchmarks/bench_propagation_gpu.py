@@ -21,13 +21,13 @@ from form import Figure, report
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from hvc.evaluation.context import half_widths, plan_tiles
-from hvc.evaluation.features import Encoder
-from hvc.evaluation.memory import Memory
-from hvc.evaluation.propagator import Propagator, upsample
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.tiles import SIDE, propagate_tiles
-from hvc.pretrain.peak import peak_tflops
+from hvc.evaluation.propagation.context import half_widths, plan_tiles
+from hvc.evaluation.propagation.features import Encoder
+from hvc.evaluation.propagation.memory import Memory
+from hvc.evaluation.propagation.propagator import Propagator, upsample
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.propagation.tiles import SIDE, propagate_tiles
+from hvc.pretrain.training.peak import peak_tflops
 
 IDS, TIMED, WARM_UP, PICTURES = 4, 50, 5, 8
 PARTS = {

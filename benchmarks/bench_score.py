@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from rival_scores import add_arguments, davis, vos_benchmark
 
 from hvc.data_prep.pool import default_workers
-from hvc.evaluation.davis_measures import measure_frame
-from hvc.evaluation.davis_metrics import MaskScorer
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.score_frames import score_sequences
-from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.metrics.davis import MaskScorer
+from hvc.evaluation.metrics.davis_measures import measure_frame
+from hvc.evaluation.metrics.score_frames import score_sequences
 
 HEIGHT, WIDTH = 480, 854
 VIDEOS, FRAMES, OBJECTS = 3, 40, 2

@@ -21,10 +21,10 @@ import torch
 from form import Figure, report
 
 from hvc.base.stage import Provenance, never
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.ranks import Ranks
-from hvc.pretrain.tracking import Tracker
-from hvc.pretrain.trainer import Trainer
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.tracking.tracker import Tracker
+from hvc.pretrain.training.ranks import Ranks
+from hvc.pretrain.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 BATCH, SIZE = 8, 128

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hvc.pretrain.views import Crop, draw_crop, sample_rng
+from hvc.pretrain.data.views import Crop, draw_crop, sample_rng
 
 STREAMING_VERSION = "0.13.0"
 # Without their dependencies, which would bring another torch: what streaming imports, and no more.

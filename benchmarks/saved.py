@@ -15,9 +15,9 @@ from form import Figure
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hvc.pretrain.network import OnlineNetwork, TargetNetwork
-from hvc.pretrain.pairs import Pairs
-from hvc.pretrain.recompute import recompute_blocks, recompute_cheap
+from hvc.pretrain.model.network import OnlineNetwork, TargetNetwork
+from hvc.pretrain.model.pairs import Pairs
+from hvc.pretrain.model.recompute import recompute_blocks, recompute_cheap
 
 _PAIRS_PER_SAMPLE = 50
 

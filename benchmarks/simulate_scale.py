@@ -151,12 +151,12 @@ class CountingStore:
 
 def order(target_mb: float, streams: int) -> dict[str, float]:
     """What one loader process of 4,096 reads for its part of some hundred steps, with the real reader."""
-    from hvc.pretrain.bench import _Announcer
-    from hvc.pretrain.dataset import SourceData, TrainingData, plan_run
-    from hvc.pretrain.order import RunOrder
-    from hvc.pretrain.reader import SampleReader
+    from hvc.pretrain.data.bench import _Announcer
+    from hvc.pretrain.data.dataset import SourceData, TrainingData, plan_run
+    from hvc.pretrain.data.order import RunOrder
+    from hvc.pretrain.data.reader import SampleReader
+    from hvc.pretrain.data.stream import Parts, buffer_need
     from hvc.pretrain.recipe import TrainConfig
-    from hvc.pretrain.stream import Parts, buffer_need
 
     base = _peak_mb()
     found = manifest_of(target_mb)
@@ -203,7 +203,7 @@ def order(target_mb: float, streams: int) -> dict[str, float]:
 
 def _assert_a_batch(plan: Any, step: int) -> None:
     """All ranks and loader processes together have the batch, each sample once."""
-    from hvc.pretrain.order import RunOrder
+    from hvc.pretrain.data.order import RunOrder
 
     whole = RunOrder(plan)
     ids = [whole.worker_part(step, process, PROCESSES, 0, 1) for process in range(0, PROCESSES, 16)]
@@ -216,10 +216,10 @@ def _assert_a_batch(plan: Any, step: int) -> None:
 
 def journal(every: int) -> dict[str, float]:
     """A record of 64 nodes: its size, its points for MLflow, and what a look at a long journal costs."""
-    from hvc.pretrain.journal import JOURNAL, Journal
-    from hvc.pretrain.journal_state import JournalState
-    from hvc.pretrain.run_progress import progress_of
-    from hvc.pretrain.system_figures import system_figures
+    from hvc.pretrain.tracking.journal import JOURNAL, Journal
+    from hvc.pretrain.tracking.journal_state import JournalState
+    from hvc.pretrain.tracking.run_progress import progress_of
+    from hvc.pretrain.tracking.system_figures import system_figures
 
     values = [f"train/value{n}" for n in range(13)]
     own = {"train/loss": -1.2345678, "perf/step_seconds": 0.0213, "perf/images_per_second": 767_890.5}
@@ -265,7 +265,7 @@ def journal(every: int) -> dict[str, float]:
 
 def costs() -> dict[str, float]:
     """Trained parameters and operations, counted on the real network."""
-    from hvc.pretrain.cost import cost_of
+    from hvc.pretrain.model.cost import cost_of
 
     cost = cost_of("resnet18", 256)
     assert cost is not None

@@ -19,19 +19,19 @@ from hvc.base.stage import Provenance, never
 from hvc.data_prep.shard import run as shard
 from hvc.data_prep.shard_config import ShardConfig
 from hvc.demo.photos import TRAINING, open_photo
-from hvc.pretrain.batch import Batch, Part
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.ema import EmaTarget
-from hvc.pretrain.feed import Feeder
-from hvc.pretrain.indexes import Counts
-from hvc.pretrain.network import OnlineNetwork, TargetNetwork
-from hvc.pretrain.normalise import Normaliser
-from hvc.pretrain.order import RankBatch
-from hvc.pretrain.processes import own_place
-from hvc.pretrain.ranks import Ranks
+from hvc.pretrain.data.batch import Batch, Part
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.feed import Feeder
+from hvc.pretrain.data.indexes import Counts
+from hvc.pretrain.data.normalise import Normaliser
+from hvc.pretrain.data.order import RankBatch
+from hvc.pretrain.data.views import ViewOptions, cut_view, draw_views
+from hvc.pretrain.model.ema import EmaTarget
+from hvc.pretrain.model.network import OnlineNetwork, TargetNetwork
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.trainer import Trainer
-from hvc.pretrain.views import ViewOptions, cut_view, draw_views
+from hvc.pretrain.training.processes import own_place
+from hvc.pretrain.training.ranks import Ranks
+from hvc.pretrain.training.trainer import Trainer
 
 TOTAL_STEPS = 1000
 Runs = dict[str, Callable[[], Any]]

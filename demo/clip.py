@@ -17,7 +17,7 @@ from PIL import Image
 from hvc.base.errors import HvcError
 from hvc.demo.cutouts import CAT, CUP, DAHLIA, Cutout, Pose, cut
 from hvc.demo.photos import CHINA, open_photo
-from hvc.evaluation.masks import write_mask
+from hvc.evaluation.layouts.masks import write_mask
 
 JPEG_QUALITY = 90
 NOISE = 3.0  # standard deviation, in grey levels of 255

@@ -11,7 +11,7 @@ from typing import Any
 
 from hvc.base.errors import EXIT_STOPPED, HvcError
 from hvc.demo.child import run
-from hvc.pretrain.journal import JOURNAL, metric_records
+from hvc.pretrain.tracking.journal import JOURNAL, metric_records
 from hvc.pretrain.train_text import where_to_look
 
 SIZE = 96

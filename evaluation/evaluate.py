@@ -7,25 +7,25 @@ from typing import Any
 
 from hvc.base.files import write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
-from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.devices import kind_of
-from hvc.evaluation.drawing import draw_all
+from hvc.evaluation.drawing.draw_all import draw_all
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.finished import sequence_digests
-from hvc.evaluation.kept_trunk import forget, keep
-from hvc.evaluation.labelling import Labelled, label
-from hvc.evaluation.layout import some
-from hvc.evaluation.method import Method, resolve_method
-from hvc.evaluation.naming import subset_suffix
-from hvc.evaluation.one_sequence import Task, is_scored
-from hvc.evaluation.report import log_to_run
-from hvc.evaluation.report_values import report_values
-from hvc.evaluation.results import Results, results_of
-from hvc.evaluation.scoring import scorer_of
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.sharing import longest_first, share
-from hvc.evaluation.tracked import tracking_uri
+from hvc.evaluation.labelling.all_sequences import Labelled, label
+from hvc.evaluation.labelling.devices import kind_of
+from hvc.evaluation.labelling.finished import sequence_digests
+from hvc.evaluation.labelling.one_sequence import Task, is_scored
+from hvc.evaluation.labelling.results import Results, results_of
+from hvc.evaluation.labelling.sharing import longest_first, share
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.layouts.checks import check_sequences
+from hvc.evaluation.layouts.common import some
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.metrics.scoring import scorer_of
+from hvc.evaluation.reports.naming import subset_suffix
+from hvc.evaluation.reports.report import log_to_run
+from hvc.evaluation.reports.report_values import report_values
+from hvc.evaluation.trunks.kept import forget, keep
+from hvc.evaluation.trunks.method import Method, resolve_method
+from hvc.evaluation.trunks.tracked import tracking_uri
 
 _log = logging.getLogger(__name__)
 _AGAIN = "the same command again goes on"

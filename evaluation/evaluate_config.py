@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hvc.base.addresses import CleanUri
 from hvc.base.config import Config
-from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.presets import PRESETS
-from hvc.evaluation.protocol import Protocol
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.propagation.presets import PRESETS
+from hvc.evaluation.propagation.protocol import Protocol
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.data_prep.pool import default_workers
-from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.layout import raise_all
-from hvc.evaluation.measures import finite
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.score_frames import score_sequences
-from hvc.evaluation.scorer import Scorer
-from hvc.evaluation.scoring import Summary, scorer_of
-from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.layouts.common import raise_all
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.metrics.measures import finite
+from hvc.evaluation.metrics.score_frames import score_sequences
+from hvc.evaluation.metrics.scorer import Scorer
+from hvc.evaluation.metrics.scoring import Summary, scorer_of
+from hvc.evaluation.propagation.protocol import Protocol
 
 _SHOWN = 5
 _CHOICES = ("lost_joints", "joint_first_frame")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hvc.base.files import write_atomic
-from hvc.evaluation.measures import label
+from hvc.evaluation.metrics.measures import label
 from hvc.evaluation.score import Report
 
 _CLASS = "iou_"

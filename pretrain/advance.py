@@ -1,9 +1,9 @@
 """How far a run has come, as a number that whoever starts it again can compare."""
 
 from hvc.base.storage import open_store
-from hvc.pretrain.marker import COMPLETE
+from hvc.pretrain.checkpoints.marker import COMPLETE
+from hvc.pretrain.checkpoints.retention import survey
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.retention import survey
 
 
 def advance(config: TrainConfig) -> int:

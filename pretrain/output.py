@@ -11,11 +11,11 @@ from hvc.base.errors import PlaceError, UsageError
 from hvc.base.storage import open_store
 from hvc.data_prep.claim import claimed
 from hvc.data_prep.lock import NO_TURN, Turn, sole_writer
-from hvc.pretrain.checkpoint import Checkpoint
-from hvc.pretrain.dataset import TrainingData, plan_run
-from hvc.pretrain.order import RunOrder
+from hvc.pretrain.checkpoints.checkpoint import Checkpoint
+from hvc.pretrain.checkpoints.retention import clear_scratch, clear_unfinished
+from hvc.pretrain.data.dataset import TrainingData, plan_run
+from hvc.pretrain.data.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.retention import clear_scratch, clear_unfinished
 
 CLAIM = ".claim"
 """In a bucket: who writes checkpoints there."""

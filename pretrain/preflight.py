@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.dataset import TrainingData, plan_run
-from hvc.pretrain.order import RunOrder
+from hvc.pretrain.data.dataset import TrainingData, plan_run
+from hvc.pretrain.data.order import RunOrder
+from hvc.pretrain.model.trunk_factory import find_factory
 from hvc.pretrain.output import planned_steps
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.trunk_factory import find_factory
 
 
 def refuse_hopeless(config: TrainConfig, data: TrainingData, device: torch.device) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from hvc.base.addresses import CleanUri
 from hvc.base.config import Config
-from hvc.pretrain.architecture import Architecture
+from hvc.pretrain.model.architecture import Architecture
 
 
 class DataSource(Config):

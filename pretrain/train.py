@@ -11,22 +11,22 @@ from hvc.base.errors import HvcError
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import Outcome, Provenance, Result, Stop
 from hvc.data_prep.lock import Turn
-from hvc.pretrain.checkpoint import Checkpoint, newest
-from hvc.pretrain.cost import cost_of, lines
-from hvc.pretrain.dataset import TrainingData, load_data
-from hvc.pretrain.engine import choose_device
-from hvc.pretrain.journal import JOURNAL
-from hvc.pretrain.journal_state import JournalState
-from hvc.pretrain.loaders import start_server
-from hvc.pretrain.marker import step_name
+from hvc.pretrain.checkpoints.checkpoint import Checkpoint, newest
+from hvc.pretrain.checkpoints.marker import step_name
+from hvc.pretrain.data.dataset import TrainingData, load_data
+from hvc.pretrain.data.loaders import start_server
+from hvc.pretrain.model.cost import cost_of, lines
 from hvc.pretrain.output import Hold, hold_folder, planned_steps, refuse_other_recipe
 from hvc.pretrain.preflight import refuse_hopeless, warnings
-from hvc.pretrain.processes import own_place
-from hvc.pretrain.ranks import Ranks
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.run_note import NOTE
-from hvc.pretrain.tracking import Tracker, resumed_from, settle
-from hvc.pretrain.trainer import Trainer
+from hvc.pretrain.tracking.journal import JOURNAL
+from hvc.pretrain.tracking.journal_state import JournalState
+from hvc.pretrain.tracking.run_note import NOTE
+from hvc.pretrain.tracking.tracker import Tracker, resumed_from, settle
+from hvc.pretrain.training.engine import choose_device
+from hvc.pretrain.training.processes import own_place
+from hvc.pretrain.training.ranks import Ranks
+from hvc.pretrain.training.trainer import Trainer
 
 _AFTER_THE_WATCHDOG = 300.0
 """Collectives give up so many seconds after the watchdog, which has more to say."""

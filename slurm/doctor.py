@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from hvc.pretrain.tracking_uri import default_uri
+from hvc.pretrain.tracking.tracking_uri import default_uri
 from hvc.slurm.checks import Check, run_probes
 from hvc.slurm.machine_checks import check_devices, check_disk, check_memory
 from hvc.slurm.package_checks import check_packages, check_python

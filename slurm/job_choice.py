@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.run_note import RunNote
+from hvc.pretrain.tracking.run_note import RunNote
 from hvc.slurm.jobs import JobRow, find_submissions, list_jobs
 from hvc.slurm.submission import FILE, Submission
 

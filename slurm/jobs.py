@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hvc.base.errors import HvcError
-from hvc.pretrain.run_progress import RunProgress, progress_of
+from hvc.pretrain.tracking.run_progress import RunProgress, progress_of
 from hvc.slurm import local
 from hvc.slurm.job_index import job_folders
 from hvc.slurm.job_records import first_words, newest_attempt

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hvc.pretrain.runs import duration
+from hvc.pretrain.tracking.runs import duration
 from hvc.slurm.job_states import State
 from hvc.slurm.jobs import JobGroup, JobRow, Listing
 

@@ -49,7 +49,7 @@ class Inputs:
             return reference, digest_of(reference)
 
         def read() -> str:
-            from hvc.evaluation.resolve import pinned, resolve
+            from hvc.evaluation.trunks.resolve import pinned, resolve
 
             self._pinned[reference] = pinned(reference, tracking_uri)
             return resolve(self._pinned[reference], tracking_uri).sha256

@@ -37,7 +37,7 @@ def run(config: LateConfig, stop: Stop, provenance: Provenance) -> Result:
     """
     from hvc.evaluation.evaluate import run as evaluate
     from hvc.evaluation.evaluate_config import EvaluateConfig
-    from hvc.evaluation.report_values import brief
+    from hvc.evaluation.reports.report_values import brief
 
     values = {**config.evaluate, "part": config.part}
     if config.run is not None:
@@ -64,8 +64,8 @@ def newest_of(run: str, checkpoints: str) -> str:
 
     By its address where the run's note lies beside it; out of a bucket by the run's id, where one is known.
     """
-    from hvc.pretrain.checkpoint import complete_steps, step_name
-    from hvc.pretrain.run_note import RunNote
+    from hvc.pretrain.checkpoints.checkpoint import complete_steps, step_name
+    from hvc.pretrain.tracking.run_note import RunNote
 
     if not is_trained(run):
         raise HvcError(

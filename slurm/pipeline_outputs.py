@@ -8,9 +8,9 @@ from hvc.base.errors import HvcError
 from hvc.base.files import read_json
 from hvc.base.storage import open_store
 from hvc.data_prep.manifest import MANIFEST_NAME
-from hvc.pretrain.journal import JOURNAL
-from hvc.pretrain.journal_state import JournalState
-from hvc.pretrain.run_note import RunNote
+from hvc.pretrain.tracking.journal import JOURNAL
+from hvc.pretrain.tracking.journal_state import JournalState
+from hvc.pretrain.tracking.run_note import RunNote
 from hvc.slurm.pipeline_plan import Task
 
 SCORES = "scores.json"
@@ -36,7 +36,9 @@ def is_trained(output: str) -> bool:
     state = JournalState.of(Path(output) / JOURNAL)
     if state.status != "FINISHED" or state.newest is None:
         return False
-    from hvc.pretrain.marker import COMPLETE  # with torch, which a look at nothing can do without
+    from hvc.pretrain.checkpoints.marker import (
+        COMPLETE,  # with torch, which a look at nothing can do without
+    )
 
     try:
         return open_store(state.newest["address"]).exists(COMPLETE)

@@ -68,7 +68,7 @@ def is_reported(task: Task) -> bool:
 
 def run(config: ReportConfig, stop: Stop, provenance: Provenance) -> Result:  # noqa: ARG001 (the contract)
     """Look at every task's output and write `report.json`, `report.txt` and `leaderboard.html`."""
-    from hvc.pretrain.tracking_uri import default_uri
+    from hvc.pretrain.tracking.tracking_uri import default_uri
     from hvc.slurm.pipeline_run import close_run
 
     folder = Path(config.folder)
@@ -169,10 +169,10 @@ def _line(row: Row, width: int) -> str:
 
 def _page(path: Path, uri: str, run_ids: set[str]) -> bool:
     """The leaderboard of these runs as a page; False, and a warning, where MLflow does not answer."""
-    from hvc.evaluation.leaderboard import board_of
-    from hvc.evaluation.leaderboard_page import page
-    from hvc.evaluation.leaderboard_runs import collect, pictures_from
-    from hvc.pretrain.mlflow_client import connect
+    from hvc.evaluation.leaderboard.board import board_of
+    from hvc.evaluation.leaderboard.page import page
+    from hvc.evaluation.leaderboard.runs import collect, pictures_from
+    from hvc.pretrain.tracking.mlflow_client import connect
 
     try:
         client = connect(uri)
@@ -194,7 +194,7 @@ def _page(path: Path, uri: str, run_ids: set[str]) -> bool:
 
 
 def _experiments(client: Any, uri: str, run_ids: set[str]) -> list[str]:
-    from hvc.pretrain.mlflow_client import answering
+    from hvc.pretrain.tracking.mlflow_client import answering
     from hvc.slurm.pipeline_run import ADVICE
 
     with answering(uri, ADVICE):

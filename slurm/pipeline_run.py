@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from hvc.base.addresses import public
 from hvc.base.errors import HvcError
-from hvc.pretrain.mlflow_client import answering, connect
-from hvc.pretrain.run_at_server import GROUP, NewRun, find_run
+from hvc.pretrain.tracking.mlflow_client import answering, connect
+from hvc.pretrain.tracking.run_at_server import GROUP, NewRun, find_run
 from hvc.slurm.pipeline_state import PipelineState
 
 ADVICE = "submit the pipeline again"

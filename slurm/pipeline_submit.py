@@ -187,7 +187,7 @@ class _Submission:
         return replace(task, config={**task.config, "tracking": tracking})
 
     def _open_run(self) -> None:
-        from hvc.pretrain.tracking_uri import default_uri
+        from hvc.pretrain.tracking.tracking_uri import default_uri
         from hvc.slurm.pipeline_run import open_run
 
         first = next((task for task in self.tasks if task.stage == "train"), None)
@@ -243,6 +243,6 @@ def _uri_for_all(config: PipelineConfig, clusters: dict[str, ClusterConfig]) -> 
         return servers[0]
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return None
-    from hvc.pretrain.tracking_uri import default_uri
+    from hvc.pretrain.tracking.tracking_uri import default_uri
 
     return default_uri()

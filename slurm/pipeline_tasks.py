@@ -10,7 +10,7 @@ from typing import Any
 from hvc.base.errors import UsageError
 from hvc.data_prep.shard_config import ShardConfig
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.protocol import Protocol
+from hvc.evaluation.propagation.protocol import Protocol
 from hvc.pretrain.recipe import TrainConfig
 from hvc.slurm.pipeline_config import EvaluateStage, PipelineConfig, ShardStage, TrainStage
 from hvc.slurm.pipeline_inputs import Inputs
@@ -195,7 +195,7 @@ def _is_twice(pipeline: PipelineConfig, config: EvaluateConfig) -> bool:
 
 
 def _asked(uri: str | None, reference: str) -> str:
-    from hvc.evaluation.tracked import tracking_uri
+    from hvc.evaluation.trunks.tracked import tracking_uri
 
     return tracking_uri(uri, reference)
 

@@ -11,7 +11,7 @@ from shutil import which
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.data_prep.manifest import read_manifest
-from hvc.pretrain.tracking_uri import uri_of_run
+from hvc.pretrain.tracking.tracking_uri import uri_of_run
 from hvc.slurm.allocation import outside
 from hvc.slurm.checks import Check, Probe, run_probes
 from hvc.slurm.cluster import ClusterConfig

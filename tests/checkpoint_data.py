@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hvc.base.storage import open_store
-from hvc.pretrain.checkpoint import Checkpoint
-from hvc.pretrain.checkpoint_writer import Snapshot, write_checkpoint
-from hvc.pretrain.encoder_file import EncoderMetadata
+from hvc.pretrain.checkpoints.checkpoint import Checkpoint
+from hvc.pretrain.checkpoints.writer import Snapshot, write_checkpoint
+from hvc.pretrain.weights.encoder_file import EncoderMetadata
 
 RANKS = 2
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from checkpoint_data import assert_intact, snapshot
 
-from hvc.pretrain.checkpoint import Checkpoint, clear_unfinished, complete_steps, newest
-from hvc.pretrain.checkpoint_saver import Saver
+from hvc.pretrain.checkpoints.checkpoint import Checkpoint, clear_unfinished, complete_steps, newest
+from hvc.pretrain.checkpoints.saver import Saver
 from hvc.pretrain.recipe import CheckpointConfig
 
 CONFIG = CheckpointConfig(keep=2, keep_every=50)

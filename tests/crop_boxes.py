@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hvc.pretrain.views import crop_box, draw_crop
+from hvc.pretrain.data.views import crop_box, draw_crop
 
 KINDS = (
     "crops",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hvc.pretrain.loss import PairTerms
+from hvc.pretrain.model.loss import PairTerms
 
 Flow = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +46,7 @@ def positive_mask(boxes_q: Tensor, boxes_k: Tensor, height: int, width: int, rad
 def dense_pair_terms(
     query: Tensor, key: Tensor, positives: Tensor, forward: Tensor, backward: Tensor
 ) -> PairTerms:
-    """`hvc.pretrain.loss.pair_terms` with a mask [B, hw, hw] in place of pairs."""
+    """`hvc.pretrain.model.loss.pair_terms` with a mask [B, hw, hw] in place of pairs."""
     return PairTerms(
         static=_mean_over_positives(query, key, positives),
         dynamic=_mean_over_positives(F.normalize(forward, dim=1), F.normalize(backward, dim=1), positives),

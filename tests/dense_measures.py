@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from hvc.evaluation.davis_measures import boundary_radius, measure_frame
+from hvc.evaluation.metrics.davis_measures import boundary_radius, measure_frame
 
 
 def boundary_map(mask):

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvc.pretrain.ema import EmaTarget
-from hvc.pretrain.network import OnlineNetwork, TargetNetwork
-from hvc.pretrain.pairs import find_pairs
-from hvc.pretrain.processes import Place, free_port
+from hvc.pretrain.model.ema import EmaTarget
+from hvc.pretrain.model.network import OnlineNetwork, TargetNetwork
+from hvc.pretrain.model.pairs import find_pairs
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.training.processes import Place, free_port
 
 Tensors = dict[str, Tensor]
 STEPS = 6
@@ -134,10 +134,10 @@ def engine_steps(
 
     In the bare form's memory format, unless told otherwise: others round otherwise.
     """
-    from hvc.pretrain.engine import Engine
-    from hvc.pretrain.order import rank_slice
-    from hvc.pretrain.ranks import Ranks
-    from hvc.pretrain.schedule import learning_rate
+    from hvc.pretrain.data.order import rank_slice
+    from hvc.pretrain.training.engine import Engine
+    from hvc.pretrain.training.ranks import Ranks
+    from hvc.pretrain.training.schedule import learning_rate
 
     engine_options = {"channels_last": False} | options.get("engine", {})
     config = TrainConfig.parse({"data": "x", **options, "engine": engine_options})

@@ -7,8 +7,8 @@ from typing import Any
 
 from mlflow.entities import Metric
 
-from hvc.evaluation.logged import Data, note_data
-from hvc.pretrain.mlflow_client import client_of, experiment_id
+from hvc.evaluation.reports.logged import Data, note_data
+from hvc.pretrain.tracking.mlflow_client import client_of, experiment_id
 
 HOUR = 3_600_000
 

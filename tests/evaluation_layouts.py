@@ -8,7 +8,7 @@ from evaluation_video import Video, make_video
 from PIL import Image
 from scipy.io import savemat
 
-from hvc.evaluation.masks import write_mask
+from hvc.evaluation.layouts.masks import write_mask
 
 
 def put_frame(path: Path, image: np.ndarray) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hvc.evaluation.masks import write_mask
+from hvc.evaluation.layouts.masks import write_mask
 
 SIZE = (72, 96)
 

@@ -4,9 +4,9 @@ import json
 import time
 from pathlib import Path
 
-from hvc.pretrain.dataset import load_data
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.stream import stream
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import stream
 
 
 def consume(

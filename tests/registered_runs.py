@@ -9,10 +9,10 @@ from checkpoint_data import snapshot
 from weights_files import trunk_state
 
 from hvc.base.storage import open_store
-from hvc.pretrain.checkpoint_writer import write_checkpoint
-from hvc.pretrain.mlflow_client import client_of, experiment_id
-from hvc.pretrain.registry import register
-from hvc.pretrain.tracking import RECORDS
+from hvc.pretrain.checkpoints.writer import write_checkpoint
+from hvc.pretrain.tracking.mlflow_client import client_of, experiment_id
+from hvc.pretrain.tracking.registry import register
+from hvc.pretrain.tracking.tracker import RECORDS
 
 
 class RegisteredRun:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hvc.pretrain.mlflow_client import connect
+from hvc.pretrain.tracking.mlflow_client import connect
 
 HVC = [sys.executable, "-c", "import hvc; hvc.main()"]
 

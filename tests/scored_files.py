@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.sequences import Sequence
 
 
 def objects_in(frames=6, objects=2):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from running import clean_env, hvc_json, make_images, run_hvc, write_recipe
 
-from hvc.pretrain.processes import free_port
+from hvc.pretrain.training.processes import free_port
 
 
 def test_a_corrupt_jpeg_is_rejected_by_name_and_counted(tmp_path):

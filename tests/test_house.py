@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def test_a_room_imports_only_from_below(room):
     allowed = set(FLOORS[: FLOORS.index(room) + 1])
     for path in (ROOT / room).rglob("*.py"):
         assert imported_rooms(path) <= allowed, path
+
+
+@pytest.mark.parametrize("room", ["pretrain", "evaluation"])
+def test_the_parts_of_a_room_import_each_other_in_one_direction(room):
+    """A part is a folder of the room; what lies beside the folders may import any of them."""
+    parts = sorted(path.parent.name for path in (ROOT / room).glob("*/__init__.py"))
+    assert len(parts) > 5
+    below = {part: imported_parts(ROOT / room / part, room) & set(parts) - {part} for part in parts}
+    TopologicalSorter(below).prepare()  # raises CycleError, which names the parts
+
+
+def imported_parts(folder: Path, room: str) -> set[str]:
+    parts = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"hvc.{room}."):
+                parts.add(node.module.split(".")[2])
+    return parts
 
 
 def test_the_ground_floor_asks_nothing_of_torch():

@@ -11,9 +11,9 @@ from hvc.base.stage import Provenance, never
 from hvc.base.storage import open_store
 from hvc.data_prep.shard import ShardConfig, run
 from hvc.data_prep.verify import verify
-from hvc.pretrain.dataset import load_data
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.stream import stream
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import stream
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.soak]
 

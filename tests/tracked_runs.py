@@ -9,12 +9,12 @@ from typing import Any
 from training_data import pictures, write_dataset
 
 from hvc.base.stage import Provenance
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.journal import JOURNAL, read_lines, values_of
-from hvc.pretrain.mlflow_client import client_of
+from hvc.pretrain.data.dataset import load_data
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.run_note import RunNote
-from hvc.pretrain.tracking import Tracker
+from hvc.pretrain.tracking.journal import JOURNAL, read_lines, values_of
+from hvc.pretrain.tracking.mlflow_client import client_of
+from hvc.pretrain.tracking.run_note import RunNote
+from hvc.pretrain.tracking.tracker import Tracker
 
 Points = dict[str, list[tuple[int, float, int]]]
 """(step, value, ms since 1970) of each metric, in order."""

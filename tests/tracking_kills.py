@@ -20,7 +20,7 @@ STEPS = 400
 
 def attempt(folder: Path, uri: str, first: int) -> None:
     """Steps from `first` on, a little faster than the server takes them."""
-    from hvc.pretrain import sender
+    from hvc.pretrain.tracking import sender
 
     sender.INTERVAL = 0.02  # else most attempts would die before anything is sent
     tracker = track(folder, uri)

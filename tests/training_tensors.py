@@ -2,7 +2,7 @@
 
 import torch
 
-from hvc.pretrain.checkpoint import Checkpoint
+from hvc.pretrain.checkpoints.checkpoint import Checkpoint
 
 Tensors = dict[str, torch.Tensor]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvc.pretrain.network import OnlineNetwork, TargetNetwork
-from hvc.pretrain.trunk import Trunk, initialise
+from hvc.pretrain.model.network import OnlineNetwork, TargetNetwork
+from hvc.pretrain.model.trunk import Trunk, initialise
 
 
 def trunk_state(architecture: str = "resnet18", last: str = "layer4", seed: int = 0) -> dict[str, Tensor]:

@@ -9,10 +9,10 @@ from evaluation_video import make_video
 import hvc
 from hvc.base.errors import HvcError
 from hvc.base.stage import Provenance, never
-from hvc.evaluation.benchmarks import BENCHMARKS
 from hvc.evaluation.evaluate import run
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.presets import PRESETS
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.propagation.presets import PRESETS
 
 MAKE = {
     "davis2016": lambda root: davis2016(root, "blackswan", "camel"),

@@ -6,9 +6,9 @@ import numpy as np
 from evaluation_layouts import davis2017, youtube_vos
 from running import hvc_json, run_hvc
 
-from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.submission import package_results
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.submission import package_results
 
 
 def test_a_good_zip_and_a_bad_folder(tmp_path):

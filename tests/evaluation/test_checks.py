@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.checks import check_sequence, check_sequences
-from hvc.evaluation.davis_layout import read_davis2016
-from hvc.evaluation.folder_layout import read_folder
-from hvc.evaluation.masks import write_mask
+from hvc.evaluation.layouts.checks import check_sequence, check_sequences
+from hvc.evaluation.layouts.davis import read_davis2016
+from hvc.evaluation.layouts.folder import read_folder
+from hvc.evaluation.layouts.masks import write_mask
 
 from evaluation_video import make_video  # isort: skip
 

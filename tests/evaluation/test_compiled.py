@@ -4,14 +4,14 @@ import subprocess
 import sys
 import textwrap
 
-from hvc.evaluation.compiled import compiled
+from hvc.evaluation.propagation.compiled import compiled
 
 
 def test_a_kernel_works_where_no_folder_can_be_written(tmp_path):
     """Neither beside the source nor in the user's cache folder: both would have to be inside /dev/null."""
     source = textwrap.dedent("""
         import numba
-        from hvc.evaluation.compiled import compiled
+        from hvc.evaluation.propagation.compiled import compiled
 
         def double(x):
             return 2 * x

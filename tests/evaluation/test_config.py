@@ -7,15 +7,15 @@ import torch
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.stage import Provenance, never
-from hvc.evaluation.benchmarks import BENCHMARKS
 from hvc.evaluation.evaluate import run
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.naming import metrics_path, subset_suffix
-from hvc.evaluation.presets import PRESETS
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.tracked import shown, tracking_uri
-from hvc.pretrain.mlflow_client import connect
-from hvc.pretrain.run_note import RunNote
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.propagation.presets import PRESETS
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.reports.naming import metrics_path, subset_suffix
+from hvc.evaluation.trunks.tracked import shown, tracking_uri
+from hvc.pretrain.tracking.mlflow_client import connect
+from hvc.pretrain.tracking.run_note import RunNote
 
 
 def parse(*overrides):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvc.evaluation.context import (
+from hvc.evaluation.propagation.context import (
     context_counts,
     context_frames,
     grid,

@@ -6,8 +6,8 @@ from evaluation_layouts import davis2016, davis2017, put_list
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.davis_layout import (
+from hvc.evaluation.layouts.checks import check_sequences
+from hvc.evaluation.layouts.davis import (
     TEST_DEV_2017,
     VAL_2016,
     VAL_2017,
@@ -18,11 +18,11 @@ from hvc.evaluation.davis_layout import (
     read_davis2017,
     read_test_dev,
 )
-from hvc.evaluation.davis_metrics import MaskScorer
-from hvc.evaluation.features import PixelExtractor
-from hvc.evaluation.masks import palette, write_mask
-from hvc.evaluation.presets import PRESETS
-from hvc.evaluation.video import copy_first, propagate
+from hvc.evaluation.layouts.masks import palette, write_mask
+from hvc.evaluation.metrics.davis import MaskScorer
+from hvc.evaluation.propagation.features import PixelExtractor
+from hvc.evaluation.propagation.presets import PRESETS
+from hvc.evaluation.propagation.video import copy_first, propagate
 
 
 def names(sequences):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hvc.evaluation.davis_measures import boundary_radius, measure_frame
+from hvc.evaluation.metrics.davis_measures import boundary_radius, measure_frame
 
 ids = st.sampled_from([0, 1, 2, 3, 200, 255])
 label_maps = st.tuples(st.integers(1, 24), st.integers(1, 40)).flatmap(

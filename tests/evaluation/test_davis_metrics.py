@@ -8,9 +8,9 @@ from PIL import Image
 from scored_files import objects_in, save, scene
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.davis_metrics import MaskScorer, statistics
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.vost_metrics import VostScorer
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.metrics.davis import MaskScorer, statistics
+from hvc.evaluation.metrics.vost import VostScorer
 
 
 def scores_of(scorer, *scenes):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.decode import AHEAD, decode_frames
-from hvc.evaluation.folder_layout import read_folder
+from hvc.evaluation.layouts.decode import AHEAD, decode_frames
+from hvc.evaluation.layouts.folder import read_folder
 
 from evaluation_video import make_video  # isort: skip
 

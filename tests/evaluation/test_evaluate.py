@@ -8,7 +8,7 @@ import pytest
 from evaluation_video import make_video
 from running import hvc_json, run_hvc
 
-from hvc.evaluation.masks import read_mask, write_mask
+from hvc.evaluation.layouts.masks import read_mask, write_mask
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.features import (
+from hvc.evaluation.propagation.features import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Encoder,
@@ -14,8 +14,8 @@ from hvc.evaluation.features import (
     PixelExtractor,
     scaled_size,
 )
-from hvc.pretrain.encoder_file import EncoderMetadata, write_encoder
-from hvc.pretrain.trunk import Trunk, initialise
+from hvc.pretrain.model.trunk import Trunk, initialise
+from hvc.pretrain.weights.encoder_file import EncoderMetadata, write_encoder
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from hvc.base.stage import never
-from hvc.evaluation import finished
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.features import Encoder
-from hvc.evaluation.finished import dataset_digest, read_finished, sequence_digest, write_finished
-from hvc.evaluation.folder_layout import read_folder
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.one_sequence import Task, evaluate_sequence
-from hvc.evaluation.results import Results, count_labels
+from hvc.evaluation.labelling import finished
+from hvc.evaluation.labelling.finished import dataset_digest, read_finished, sequence_digest, write_finished
+from hvc.evaluation.labelling.one_sequence import Task, evaluate_sequence
+from hvc.evaluation.labelling.results import Results, count_labels
+from hvc.evaluation.layouts.folder import read_folder
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.propagation.features import Encoder
 
 
 def digest(folder):

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.folder_layout import folder_names, read_folder, read_folder_sequences
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.scored_masks import annotation
-from hvc.evaluation.sequences import list_frames
+from hvc.evaluation.layouts.checks import check_sequences
+from hvc.evaluation.layouts.folder import folder_names, read_folder, read_folder_sequences
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.sequences import list_frames
+from hvc.evaluation.metrics.scored_masks import annotation
 
 
 def test_one_folder_or_many(tmp_path, video):

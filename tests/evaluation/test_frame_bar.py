@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from hvc.evaluation import frame_bar
-from hvc.evaluation.frame_bar import FrameBar
+from hvc.evaluation.labelling import frame_bar
+from hvc.evaluation.labelling.frame_bar import FrameBar
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from evaluation_layouts import jhmdb, joint_positions, put_list
 from scipy.io import savemat
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.jhmdb_layout import jhmdb_names, read_jhmdb
-from hvc.evaluation.joint_files import read_joint_positions
-from hvc.evaluation.naming import subset_suffix
+from hvc.evaluation.layouts.checks import check_sequences
+from hvc.evaluation.layouts.jhmdb import jhmdb_names, read_jhmdb
+from hvc.evaluation.layouts.joint_files import read_joint_positions
+from hvc.evaluation.reports.naming import subset_suffix
 
 CLIPS = {"a_catch_1": "catch", "b_catch_2": "catch", "c_wave_1": "wave", "d_wave_2": "wave"}
 

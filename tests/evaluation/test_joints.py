@@ -6,12 +6,12 @@ import torch
 from evaluation_layouts import jhmdb, joint_positions
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.features import PixelExtractor
-from hvc.evaluation.jhmdb_layout import read_jhmdb
-from hvc.evaluation.joint_files import read_joint_positions, read_tracked
-from hvc.evaluation.joints import heat_maps, read_back, track_joints, write_joints
-from hvc.evaluation.presets import PRESETS
-from hvc.evaluation.video import copy_first
+from hvc.evaluation.layouts.jhmdb import read_jhmdb
+from hvc.evaluation.layouts.joint_files import read_joint_positions, read_tracked
+from hvc.evaluation.propagation.features import PixelExtractor
+from hvc.evaluation.propagation.joints import heat_maps, read_back, track_joints, write_joints
+from hvc.evaluation.propagation.presets import PRESETS
+from hvc.evaluation.propagation.video import copy_first
 
 PROTOCOL = PRESETS["crw-jhmdb"]
 

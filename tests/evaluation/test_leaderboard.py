@@ -13,14 +13,14 @@ from rich.console import Console
 from running import run_hvc
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.davis_layout import TEST_DEV_2017, VAL_2016, VAL_2017
-from hvc.evaluation.leaderboard import UNKNOWN, Entry, Measured, Unscored, board_of, need_benchmark
-from hvc.evaluation.leaderboard_runs import best_point, collect, newest_by_step, pictures_from
-from hvc.evaluation.leaderboard_text import csv_text, print_board
-from hvc.evaluation.published import PUBLISHED, SEQUENCES, figures_for, headline_of
-from hvc.evaluation.scoring import scorer_of
-from hvc.evaluation.youtube_vos_layout import VIDEOS
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.layouts.davis import TEST_DEV_2017, VAL_2016, VAL_2017
+from hvc.evaluation.layouts.youtube_vos import VIDEOS
+from hvc.evaluation.leaderboard.board import UNKNOWN, Entry, Measured, Unscored, board_of, need_benchmark
+from hvc.evaluation.leaderboard.published import PUBLISHED, SEQUENCES, figures_for, headline_of
+from hvc.evaluation.leaderboard.runs import best_point, collect, newest_by_step, pictures_from
+from hvc.evaluation.leaderboard.text import csv_text, print_board
+from hvc.evaluation.metrics.scoring import scorer_of
 
 
 def measured(name, score, benchmark="davis2017", preset="hvc", digest="d", sequences=30, kind="run"):

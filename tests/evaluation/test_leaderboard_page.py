@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvc.evaluation.leaderboard import Entry, Measured, Picture, Unscored, board_of
-from hvc.evaluation.leaderboard_page import page, thinned
+from hvc.evaluation.leaderboard.board import Entry, Measured, Picture, Unscored, board_of
+from hvc.evaluation.leaderboard.page import page, thinned
 
 EVIL = '<script>window.caught = "name"</script>\'"><img src=x onerror="window.caught=1">'
 NAMES = ("video-00", "video-01", "</script><b>bold</b>")

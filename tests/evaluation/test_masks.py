@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation import images
-from hvc.evaluation.images import read_frame
-from hvc.evaluation.masks import palette, read_mask, write_mask
+from hvc.evaluation.layouts import images
+from hvc.evaluation.layouts.images import read_frame
+from hvc.evaluation.layouts.masks import palette, read_mask, write_mask
 
 
 @settings(max_examples=50, deadline=None)

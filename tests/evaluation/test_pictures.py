@@ -11,15 +11,15 @@ from PIL import Image
 from scipy.io import savemat
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.measures import label, main_curve, scored_frames
-from hvc.evaluation.overlay_video import write_video
-from hvc.evaluation.overlays import JOINTS, LIMBS, overlay, part_palette, skeleton
-from hvc.evaluation.pictures import draw, draw_features, draw_overview
-from hvc.evaluation.scenes import Scene
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.strips import WIDTH, legend_of, spread, strip
-from hvc.evaluation.vip_layout import CLASSES
+from hvc.evaluation.drawing.overlay_video import write_video
+from hvc.evaluation.drawing.overlays import JOINTS, LIMBS, overlay, part_palette, skeleton
+from hvc.evaluation.drawing.pictures import draw, draw_features, draw_overview
+from hvc.evaluation.drawing.scenes import Scene
+from hvc.evaluation.drawing.strips import WIDTH, legend_of, spread, strip
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.layouts.vip import CLASSES
+from hvc.evaluation.metrics.measures import label, main_curve, scored_frames
 
 
 @dataclass

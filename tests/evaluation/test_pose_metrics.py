@@ -7,11 +7,11 @@ import pytest
 from scipy.io import savemat
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.joint_files import JOINTS, TrackedJoints, write_tracked
-from hvc.evaluation.pose_metrics import PoseScorer
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.scoring import scorer_of
-from hvc.evaluation.sequences import Sequence
+from hvc.evaluation.layouts.joint_files import JOINTS, TrackedJoints, write_tracked
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.metrics.pose import PoseScorer
+from hvc.evaluation.metrics.scoring import scorer_of
+from hvc.evaluation.propagation.protocol import Protocol
 
 FRAMES = 4
 

@@ -8,11 +8,11 @@ from dense_propagation import dense, tied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvc.evaluation import tiles
-from hvc.evaluation.memory import Frame, Memory
-from hvc.evaluation.propagation import propagate_masks
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.tiles import propagate_tiles
+from hvc.evaluation.propagation import tiles
+from hvc.evaluation.propagation.memory import Frame, Memory
+from hvc.evaluation.propagation.propagate import propagate_masks
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.propagation.tiles import propagate_tiles
 
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from hvc.base.errors import UsageError
-from hvc.evaluation.presets import PRESETS
-from hvc.evaluation.protocol import Protocol
+from hvc.evaluation.propagation.presets import PRESETS
+from hvc.evaluation.propagation.protocol import Protocol
 
 COLUMNS = ("context", "radius", "top_k", "temperature", "input_size", "top_k_per_frame", "reference_window")
 

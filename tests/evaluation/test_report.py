@@ -10,8 +10,8 @@ from running import hvc_json, run_hvc
 from hvc.base.stage import Outcome, Provenance, never
 from hvc.evaluation.evaluate import run
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.logged import data_tag
-from hvc.evaluation.registered import scores_by_step
+from hvc.evaluation.reports.logged import data_tag
+from hvc.evaluation.reports.registered import scores_by_step
 
 METRIC = "eval/folder-clip/custom-{}/jf_mean"
 

@@ -9,9 +9,9 @@ from weights_files import moco, trunk_state
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import open_store, sha256_file
-from hvc.evaluation.method import Method
-from hvc.evaluation.resolve import pinned, resolve, warning_before_waiting
-from hvc.pretrain.encoder_file import read_encoder
+from hvc.evaluation.trunks.method import Method
+from hvc.evaluation.trunks.resolve import pinned, resolve, warning_before_waiting
+from hvc.pretrain.weights.encoder_file import read_encoder
 
 UNUSED = "sqlite:///nowhere.db"
 ENCODER, MODEL = "encoder.safetensors", "model.safetensors"

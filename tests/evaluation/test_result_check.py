@@ -10,13 +10,13 @@ from evaluation_layouts import davis2016, davis2017, jhmdb, put_frame, vip, yout
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.joint_files import TrackedJoints, write_tracked
-from hvc.evaluation.joints import write_joints
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.result_check import check_results
-from hvc.evaluation.submission import package_results
-from hvc.evaluation.video import copy_first
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.layouts.joint_files import TrackedJoints, write_tracked
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.result_check import check_results
+from hvc.evaluation.layouts.submission import package_results
+from hvc.evaluation.propagation.joints import write_joints
+from hvc.evaluation.propagation.video import copy_first
 
 
 def write_labels(folder, sequences):

@@ -4,8 +4,8 @@ import pytest
 
 from hvc.base.errors import PlaceError, UsageError
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.method import resolve_method
-from hvc.evaluation.results import results_of
+from hvc.evaluation.labelling.results import results_of
+from hvc.evaluation.trunks.method import resolve_method
 
 
 @pytest.mark.parametrize("place", ["/proc/x/results", "file"])

@@ -13,13 +13,13 @@ from running import hvc_json, run_hvc
 from scored_files import objects_in, scene
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.evaluation import score_frames
-from hvc.evaluation.davis_metrics import MaskScorer
-from hvc.evaluation.joint_files import TrackedJoints, write_tracked
-from hvc.evaluation.masks import write_mask
+from hvc.evaluation.layouts.joint_files import TrackedJoints, write_tracked
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.metrics import score_frames
+from hvc.evaluation.metrics.davis import MaskScorer
+from hvc.evaluation.metrics.score_frames import plan_chunks, score_sequences
+from hvc.evaluation.metrics.scorer import Summary
 from hvc.evaluation.score import Report, score
-from hvc.evaluation.score_frames import plan_chunks, score_sequences
-from hvc.evaluation.scorer import Summary
 
 
 def perfect_joints(root, results):

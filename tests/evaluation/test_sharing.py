@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvc.evaluation.sharing import free_memory, longest_first, share, worker_bytes, worker_count
+from hvc.evaluation.labelling.sharing import free_memory, longest_first, share, worker_bytes, worker_count
 
 LENGTHS = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(1, 300), max_size=40)
 

@@ -8,12 +8,12 @@ from dense_measures import measure_video
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.features import Encoder
-from hvc.evaluation.folder_layout import read_folder
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.sequences import object_ids
-from hvc.evaluation.video import propagate
+from hvc.evaluation.layouts.folder import read_folder
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.sequences import object_ids
+from hvc.evaluation.propagation.features import Encoder
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.propagation.video import propagate
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import pytest
 from evaluation_layouts import put_frame, put_list, vip
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.features import PixelExtractor
-from hvc.evaluation.masks import read_mask
-from hvc.evaluation.presets import PRESETS
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.sequences import object_ids
-from hvc.evaluation.video import propagate
-from hvc.evaluation.vip_layout import CLASSES, read_vip, vip_names
+from hvc.evaluation.layouts.checks import check_sequences
+from hvc.evaluation.layouts.masks import read_mask
+from hvc.evaluation.layouts.sequences import object_ids
+from hvc.evaluation.layouts.vip import CLASSES, read_vip, vip_names
+from hvc.evaluation.propagation.features import PixelExtractor
+from hvc.evaluation.propagation.presets import PRESETS
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.propagation.video import propagate
 
 
 def test_every_frame_has_classes(tmp_path):

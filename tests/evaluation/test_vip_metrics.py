@@ -5,7 +5,7 @@ import pytest
 from scored_files import save, scene
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.vip_metrics import VipScorer, confusion
+from hvc.evaluation.metrics.vip import VipScorer, confusion
 
 
 def parts(frames=3):

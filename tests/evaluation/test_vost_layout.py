@@ -8,8 +8,8 @@ from evaluation_layouts import davis2017, vost, youtube_vos
 from evaluation_video import make_video
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.vost_layout import read_vost, vost_names
+from hvc.evaluation.layouts.checks import check_sequences
+from hvc.evaluation.layouts.vost import read_vost, vost_names
 
 
 def test_annotated_frames_are_results_and_the_others_lead_to_them(tmp_path):

@@ -20,14 +20,14 @@ from running import hvc_json, run_hvc, start_hvc
 
 from hvc.base.errors import HvcError, PlaceError, UsageError
 from hvc.base.stage import Outcome, never
-from hvc.evaluation.best_alias import move_best
 from hvc.evaluation.evaluate_config import EvaluateConfig
-from hvc.evaluation.method import resolve_method
-from hvc.evaluation.registered import Registered, scores_by_step, version_at
-from hvc.evaluation.results import results_of
-from hvc.evaluation.version_claim import VersionClaims
-from hvc.evaluation.watch import Watcher, watch
-from hvc.pretrain.registry import aliased_steps
+from hvc.evaluation.labelling.results import results_of
+from hvc.evaluation.reports.registered import Registered, scores_by_step, version_at
+from hvc.evaluation.trunks.method import resolve_method
+from hvc.evaluation.watching.best_alias import move_best
+from hvc.evaluation.watching.version_claim import VersionClaims
+from hvc.evaluation.watching.watch import Watcher, watch
+from hvc.pretrain.tracking.registry import aliased_steps
 
 PROTOCOL = ("protocol.input_size=48", "protocol.context=3")
 
@@ -242,7 +242,7 @@ def test_an_alias_that_was_moved_to_a_better_one_meanwhile_stays(made):
 
 
 def test_what_another_watcher_is_at_work_on_is_left_to_it(made, tmp_path, monkeypatch):
-    from hvc.evaluation import version_claim
+    from hvc.evaluation.watching import version_claim
 
     made.save(1)
     config = template(tmp_path, made.uri)

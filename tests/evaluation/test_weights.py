@@ -15,12 +15,12 @@ from foreign_trunks import Patches, Plain
 from running import hvc_json, run_hvc, write_recipe
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.features import Encoder, untrained_trunk
-from hvc.evaluation.weights import weights_of
-from hvc.pretrain.encoder_file import metadata_of, read_encoder, write_encoder
-from hvc.pretrain.export import export
-from hvc.pretrain.official_weights import read_weights
-from hvc.pretrain.trunk import Trunk, initialise
+from hvc.evaluation.propagation.features import Encoder, untrained_trunk
+from hvc.evaluation.trunks.weights import weights_of
+from hvc.pretrain.model.trunk import Trunk, initialise
+from hvc.pretrain.weights.encoder_file import metadata_of, read_encoder, write_encoder
+from hvc.pretrain.weights.export import export
+from hvc.pretrain.weights.official import read_weights
 
 TESTS = Path(__file__).resolve().parents[1]
 

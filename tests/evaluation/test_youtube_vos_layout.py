@@ -11,13 +11,13 @@ from evaluation_video import Video, make_video
 from PIL import Image
 
 from hvc.base.errors import HvcError
-from hvc.evaluation.benchmarks import BENCHMARKS
-from hvc.evaluation.checks import check_sequences
-from hvc.evaluation.features import PixelExtractor
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.sequences import Sequence, object_ids
-from hvc.evaluation.video import copy_first, propagate
+from hvc.evaluation.layouts.benchmarks import BENCHMARKS
+from hvc.evaluation.layouts.checks import check_sequences
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.sequences import Sequence, object_ids
+from hvc.evaluation.propagation.features import PixelExtractor
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.propagation.video import copy_first, propagate
 
 NAME = "0a49f5265b"
 READ = BENCHMARKS["youtube-vos-2018"].read

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hvc.evaluation.context import context_frames, grid, within_radius
+from hvc.evaluation.propagation.context import context_frames, grid, within_radius
 
 pytestmark = pytest.mark.shared
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from dense_measures import boundary_map, measure_video
 
-from hvc.evaluation.davis_measures import boundary_radius, measure_frame
-from hvc.evaluation.davis_metrics import MaskScorer, statistics
-from hvc.evaluation.masks import VOID, write_mask
+from hvc.evaluation.layouts.masks import VOID, write_mask
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.metrics.davis import MaskScorer, statistics
+from hvc.evaluation.metrics.davis_measures import boundary_radius, measure_frame
 from hvc.evaluation.score import score
-from hvc.evaluation.sequences import Sequence
 
 pytestmark = pytest.mark.shared
 

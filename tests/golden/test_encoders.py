@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hvc.pretrain.trunk import Trunk
+from hvc.pretrain.model.trunk import Trunk
 
 pytestmark = pytest.mark.shared
 

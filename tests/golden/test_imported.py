@@ -7,10 +7,10 @@ import pytest
 import torch
 import weights_files as files
 
-from hvc.pretrain.encoder_file import read_encoder
-from hvc.pretrain.export import export
-from hvc.pretrain.official_weights import read_weights
-from hvc.pretrain.trunk import Trunk
+from hvc.pretrain.model.trunk import Trunk
+from hvc.pretrain.weights.encoder_file import read_encoder
+from hvc.pretrain.weights.export import export
+from hvc.pretrain.weights.official import read_weights
 
 pytestmark = pytest.mark.shared
 

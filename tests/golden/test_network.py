@@ -9,10 +9,10 @@ import torch
 from dense_loss import distances
 from torch.nn import functional as F
 
-from hvc.pretrain.ema import EmaTarget, momentum
-from hvc.pretrain.loss import pair_terms
-from hvc.pretrain.network import OnlineNetwork, StepLoss, TargetNetwork
-from hvc.pretrain.pairs import Pairs, find_pairs
+from hvc.pretrain.model.ema import EmaTarget, momentum
+from hvc.pretrain.model.loss import pair_terms
+from hvc.pretrain.model.network import OnlineNetwork, StepLoss, TargetNetwork
+from hvc.pretrain.model.pairs import Pairs, find_pairs
 
 
 def digest(tensor: torch.Tensor) -> np.ndarray:

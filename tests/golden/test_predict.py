@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hvc.evaluation.memory import Memory
-from hvc.evaluation.propagation import propagate_masks
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.tiles import propagate_tiles
+from hvc.evaluation.propagation.memory import Memory
+from hvc.evaluation.propagation.propagate import propagate_masks
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.propagation.tiles import propagate_tiles
 
 pytestmark = pytest.mark.shared
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hvc.evaluation.features import IMAGENET_MEAN, IMAGENET_STD, Encoder, MergedExtractor
-from hvc.evaluation.masks import read_mask
-from hvc.evaluation.protocol import Protocol
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.video import propagate
-from hvc.pretrain.trunk import Trunk
+from hvc.evaluation.layouts.masks import read_mask
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.propagation.features import IMAGENET_MEAN, IMAGENET_STD, Encoder, MergedExtractor
+from hvc.evaluation.propagation.protocol import Protocol
+from hvc.evaluation.propagation.video import propagate
+from hvc.pretrain.model.trunk import Trunk
 
 pytestmark = pytest.mark.shared
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hvc.pretrain.device_views import cut_views
-from hvc.pretrain.packed import pack
-from hvc.pretrain.views import STATISTICS, ViewOptions, crop_box, draw_crop, draw_views, make_view
+from hvc.pretrain.data.device_views import cut_views
+from hvc.pretrain.data.packed import pack
+from hvc.pretrain.data.views import STATISTICS, ViewOptions, crop_box, draw_crop, draw_views, make_view
 
 
 def test_crops(golden: Any) -> None:

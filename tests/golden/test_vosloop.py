@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hvc.evaluation.propagator import Propagator, upsample
-from hvc.evaluation.protocol import Protocol
+from hvc.evaluation.propagation.propagator import Propagator, upsample
+from hvc.evaluation.propagation.protocol import Protocol
 
 pytestmark = pytest.mark.shared
 

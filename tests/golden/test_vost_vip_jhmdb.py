@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from hvc.evaluation.joint_files import TrackedJoints, write_tracked
-from hvc.evaluation.masks import write_mask
-from hvc.evaluation.pose_metrics import THRESHOLDS, PoseScorer, correct_keypoints
-from hvc.evaluation.sequences import Sequence
-from hvc.evaluation.vip_metrics import CLASSES, VipScorer
-from hvc.evaluation.vost_metrics import VostScorer
+from hvc.evaluation.layouts.joint_files import TrackedJoints, write_tracked
+from hvc.evaluation.layouts.masks import write_mask
+from hvc.evaluation.layouts.sequences import Sequence
+from hvc.evaluation.metrics.pose import THRESHOLDS, PoseScorer, correct_keypoints
+from hvc.evaluation.metrics.vip import CLASSES, VipScorer
+from hvc.evaluation.metrics.vost import VostScorer
 
 pytestmark = pytest.mark.shared
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from running import hvc_json, run_hvc
 
-from hvc.pretrain.bench import bench, read_samples
-from hvc.pretrain.bench_figures import Report, Stage, Stream
-from hvc.pretrain.bench_text import lines
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.reader import SampleReader
+from hvc.pretrain.data.bench import bench, read_samples
+from hvc.pretrain.data.bench_figures import Report, Stage, Stream
+from hvc.pretrain.data.bench_text import lines
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.reader import SampleReader
 from hvc.pretrain.recipe import TrainConfig
 
 SAMPLES = 29

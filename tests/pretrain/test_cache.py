@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvc.pretrain.cache import BlockCache
+from hvc.pretrain.data.cache import BlockCache
 
 NAME = "ab" + "0" * 62
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hvc.pretrain.charts import BLUE, DPI, ORANGE, RED, WIDTH
-from hvc.pretrain.curves import COLLAPSED, PANELS, bad_records, curves, grouped, values_of
-from hvc.pretrain.network import OnlineNetwork
-from hvc.pretrain.trunk import Trunk
-from hvc.pretrain.violins import MOST_WEIGHTS, sampled, trunk_convolutions, weight_violins
+from hvc.pretrain.drawing.charts import BLUE, DPI, ORANGE, RED, WIDTH
+from hvc.pretrain.drawing.curves import COLLAPSED, PANELS, bad_records, curves, grouped, values_of
+from hvc.pretrain.drawing.violins import MOST_WEIGHTS, sampled, trunk_convolutions, weight_violins
+from hvc.pretrain.model.network import OnlineNetwork
+from hvc.pretrain.model.trunk import Trunk
 
 
 def mask(picture, colour: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from checkpoint_data import assert_intact, snapshot, write, write_version_1
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.base.store import StorageError
-from hvc.pretrain.checkpoint import (
+from hvc.pretrain.checkpoints.checkpoint import (
     DamagedError,
     clear_unfinished,
     complete_steps,
@@ -24,7 +24,7 @@ from hvc.pretrain.checkpoint import (
     open_checkpoint,
     verified,
 )
-from hvc.pretrain.encoder_file import read_encoder
+from hvc.pretrain.weights.encoder_file import read_encoder
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.services)])
@@ -229,7 +229,7 @@ def test_copies_from_a_bucket_go_with_a_killed_process(s3_env, tmp_path):
     write(address, 10)
     program = f"""
 import os, signal
-from hvc.pretrain.checkpoint import newest
+from hvc.pretrain.checkpoints.checkpoint import newest
 found = newest({address!r})
 assert found.tensors("model").keys() == {{"online.w", "target.w"}}
 os.kill(os.getpid(), signal.SIGKILL)

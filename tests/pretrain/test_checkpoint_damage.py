@@ -12,8 +12,8 @@ from mutation import Cases, damaged, quick_and_soak
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
-from hvc.pretrain.checkpoint import newest, open_checkpoint
-from hvc.pretrain.retention import clear_unfinished
+from hvc.pretrain.checkpoints.checkpoint import newest, open_checkpoint
+from hvc.pretrain.checkpoints.retention import clear_unfinished
 
 FILES = [
     "COMPLETE",

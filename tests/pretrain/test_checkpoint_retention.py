@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvc.pretrain.marker import step_name, step_of
-from hvc.pretrain.retention import expendable
+from hvc.pretrain.checkpoints.marker import step_name, step_of
+from hvc.pretrain.checkpoints.retention import expendable
 
 STEPS = st.sets(st.integers(0, 60), max_size=20)
 

@@ -16,9 +16,9 @@ from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
 from hvc.data_prep.claim import Holder, claimed
 from hvc.data_prep.lock import TakenOverError
-from hvc.pretrain import checkpoint_saver
-from hvc.pretrain.checkpoint import complete_steps, newest
-from hvc.pretrain.checkpoint_saver import Saver
+from hvc.pretrain.checkpoints import saver as checkpoint_saver
+from hvc.pretrain.checkpoints.checkpoint import complete_steps, newest
+from hvc.pretrain.checkpoints.saver import Saver
 from hvc.pretrain.output import CLAIM
 from hvc.pretrain.recipe import CheckpointConfig
 
@@ -248,7 +248,7 @@ def test_a_limit_on_file_size_is_a_failure_like_any_other(tmp_path):
     program = f"""
 import resource, signal, sys
 from checkpoint_data import snapshot
-from hvc.pretrain.checkpoint_saver import Saver
+from hvc.pretrain.checkpoints.saver import Saver
 from hvc.pretrain.recipe import CheckpointConfig
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 writer = Saver({str(tmp_path)!r}, CheckpointConfig(), pinned=set, committed=print)

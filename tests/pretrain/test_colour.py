@@ -9,8 +9,8 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from hvc.pretrain.colour import colour_tensor, recolour
-from hvc.pretrain.views import Colour, ViewOptions, draw_views, sample_rng
+from hvc.pretrain.data.colour import colour_tensor, recolour
+from hvc.pretrain.data.views import Colour, ViewOptions, draw_views, sample_rng
 
 NEUTRAL: Colour = (1.0, 1.0, 1.0, 0.0, 0.0)
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from hvc.pretrain.cost import cost_of, lines
-from hvc.pretrain.peak import peak_tflops
+from hvc.pretrain.model.cost import cost_of, lines
+from hvc.pretrain.model.trunk import BLOCKS
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.speed import Speed
-from hvc.pretrain.trunk import BLOCKS
+from hvc.pretrain.training.peak import peak_tflops
+from hvc.pretrain.training.speed import Speed
 
 
 def trunk_macs(side: int) -> int:

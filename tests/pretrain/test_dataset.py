@@ -11,8 +11,8 @@ from training_data import numbered, write_dataset
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import StorageError
-from hvc.pretrain.dataset import load_data, plan_run
-from hvc.pretrain.order import RunOrder
+from hvc.pretrain.data.dataset import load_data, plan_run
+from hvc.pretrain.data.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
 
 IMAGES = [numbered(number) for number in range(12)]
@@ -98,7 +98,7 @@ def test_a_bucket_without_a_dataset_may_have_one_later(monkeypatch):
     def missing(store):
         raise HvcError(f"no dataset at {store.address}")
 
-    monkeypatch.setattr("hvc.pretrain.dataset.read_manifest", missing)
+    monkeypatch.setattr("hvc.pretrain.data.dataset.read_manifest", missing)
     with pytest.raises(HvcError) as caught:
         load_data(TrainConfig.parse({"data": "s3://bucket/nothing"}))
     assert type(caught.value) is HvcError

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvc.pretrain import decode as module
-from hvc.pretrain.decode import UndecodableError, decode, decode_by_pillow, decode_jpeg, decode_pixels
-from hvc.pretrain.packed import Packer
-from hvc.pretrain.views import Crop, ViewDraw
+from hvc.pretrain.data import decode as module
+from hvc.pretrain.data.decode import UndecodableError, decode, decode_by_pillow, decode_jpeg, decode_pixels
+from hvc.pretrain.data.packed import Packer
+from hvc.pretrain.data.views import Crop, ViewDraw
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -132,8 +132,8 @@ def test_packing_imports_no_pandas() -> None:
     code = """
 import sys
 from PIL import Image
-from hvc.pretrain.packed import Packer
-from hvc.pretrain.views import Crop, ViewDraw
+from hvc.pretrain.data.packed import Packer
+from hvc.pretrain.data.views import Crop, ViewDraw
 draw = ViewDraw(Crop(0, 0, 8, 8), (0, 0, 1, 1))
 packer = Packer()
 packer.add(Image.new("RGB", (8, 8)), (draw, draw))

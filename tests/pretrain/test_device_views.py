@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
-from hvc.pretrain.device_views import LIMIT, cut_views, plan_groups
-from hvc.pretrain.packed import Packed, Source, merge, pack
-from hvc.pretrain.slots import Slots
-from hvc.pretrain.views import Crop, ViewDraw, ViewOptions, cut_view, draw_views, sample_rng
+from hvc.pretrain.data.device_views import LIMIT, cut_views, plan_groups
+from hvc.pretrain.data.packed import Packed, Source, merge, pack
+from hvc.pretrain.data.slots import Slots
+from hvc.pretrain.data.views import Crop, ViewDraw, ViewOptions, cut_view, draw_views, sample_rng
 
 Draws = list[tuple[ViewDraw, ViewDraw]]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -210,8 +210,8 @@ def test_groups_hold_every_view_once(shapes: list[tuple[int, int]], limit: int) 
 def test_memory_stays_within_the_limit(shapes: list[tuple[int, int]], limit: int) -> None:
     code = f"""
 import resource, torch
-from hvc.pretrain.device_views import cut_views
-from hvc.pretrain.packed import Packed
+from hvc.pretrain.data.device_views import cut_views
+from hvc.pretrain.data.packed import Packed
 torch.set_num_threads(1)
 shapes = {shapes}
 pixels = torch.zeros((max(h * w for h, w in shapes), 4), dtype=torch.uint8)

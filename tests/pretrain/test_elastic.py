@@ -15,12 +15,12 @@ from rank_harness import consume
 from running import clean_env, recorded_steps, write_recipe
 from training_data import numbered, write_dataset
 
-from hvc.pretrain.checkpoint import complete_steps
-from hvc.pretrain.dataset import load_data, plan_run
-from hvc.pretrain.journal import metric_records
-from hvc.pretrain.order import RunOrder
-from hvc.pretrain.processes import free_port
+from hvc.pretrain.checkpoints.checkpoint import complete_steps
+from hvc.pretrain.data.dataset import load_data, plan_run
+from hvc.pretrain.data.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.tracking.journal import metric_records
+from hvc.pretrain.training.processes import free_port
 
 SAMPLES, BATCH = 210, 8  # 27 steps per epoch, the last of two samples: fewer than three ranks
 
@@ -117,7 +117,7 @@ def test_killed_ranks_are_continued_by_another_number(address, tmp_path, workers
 _RECORDED = """
 import json, os, sys
 import hvc
-import hvc.pretrain.trainer as train
+import hvc.pretrain.training.trainer as train
 original = train.stream
 def recorded(*arguments, **options):
     with open(os.environ["RECORD"] + "/" + os.environ["RANK"] + ".jsonl", "w") as file:

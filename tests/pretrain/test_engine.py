@@ -5,7 +5,7 @@ import pytest
 import torch
 from engine_harness import bare_steps, engine_steps, in_processes
 
-from hvc.pretrain.optimiser import GuardedAdam, LossScale
+from hvc.pretrain.training.optimiser import GuardedAdam, LossScale
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from hvc.base.errors import HvcError, UsageError
 from hvc.base.storage import sha256_file
-from hvc.pretrain.encoder_file import metadata_of, read_encoder
-from hvc.pretrain.export import export, import_destination
-from hvc.pretrain.official_weights import read_weights
+from hvc.pretrain.weights.encoder_file import metadata_of, read_encoder
+from hvc.pretrain.weights.export import export, import_destination
+from hvc.pretrain.weights.official import read_weights
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50"])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvc.pretrain.feature_colours import feature_colours
+from hvc.pretrain.drawing.feature_colours import feature_colours
 
 
 def smooth_features(seed: int, channels: int = 16, count: int = 2, side: int = 6) -> torch.Tensor:

@@ -12,10 +12,10 @@ from training_tensors import all_tensors, differing
 
 from hvc.base.errors import HvcError
 from hvc.base.stage import Provenance
-from hvc.pretrain.checkpoint import Checkpoint, newest
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.engine import saved
+from hvc.pretrain.checkpoints.checkpoint import Checkpoint, newest
+from hvc.pretrain.data.dataset import load_data
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.training.engine import saved
 
 CPU = torch.device("cpu")
 
@@ -39,8 +39,8 @@ def config_of(dataset: str, output: str, zero_stage: int) -> TrainConfig:
 
 def train(place, config, stop_after):
     """Train on, if there is something to go on from."""
-    from hvc.pretrain.ranks import Ranks
-    from hvc.pretrain.trainer import Trainer
+    from hvc.pretrain.training.ranks import Ranks
+    from hvc.pretrain.training.trainer import Trainer
 
     asked = count(1)
     ranks = Ranks(place, CPU, timedelta(minutes=5))

@@ -9,10 +9,10 @@ from mutation import Cases, changed, damaged, quick_and_soak
 from small_dataset import SAMPLES, make_small_dataset, resealed, with_counts_and_digest
 
 from hvc.base.errors import HvcError
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.reader import CorruptSampleError, SampleReader
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.reader import CorruptSampleError, SampleReader
+from hvc.pretrain.data.stream import PartMaker
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import PartMaker
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvc.base.errors import HvcError
-from hvc.pretrain.journal import Journal, metric_records, read_lines
-from hvc.pretrain.journal_state import JournalState
+from hvc.pretrain.tracking.journal import Journal, metric_records, read_lines
+from hvc.pretrain.tracking.journal_state import JournalState
 
 
 def contents(path: Path) -> list[dict]:

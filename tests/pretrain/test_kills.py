@@ -18,7 +18,7 @@ from mutation import more_in_soak, quick_and_soak
 from running import recorded_steps, start_hvc, write_recipe
 from training_tensors import all_tensors, differing
 
-from hvc.pretrain.checkpoint import newest
+from hvc.pretrain.checkpoints.checkpoint import newest
 
 pytestmark = pytest.mark.slow
 

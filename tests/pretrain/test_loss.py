@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hvc.base.errors import HvcError
-from hvc.pretrain import loss as module
-from hvc.pretrain.loss import PairTerms, hybrid_loss, pair_terms
-from hvc.pretrain.network import spread
-from hvc.pretrain.pairs import Pairs, find_pairs
+from hvc.pretrain.model import loss as module
+from hvc.pretrain.model.loss import PairTerms, hybrid_loss, pair_terms
+from hvc.pretrain.model.network import spread
+from hvc.pretrain.model.pairs import Pairs, find_pairs
 
 SIZES = [(4, 4), (6, 10), (9, 5), (1, 7), (8, 1), (1, 1)]
 FORMATS = [torch.contiguous_format, torch.channels_last]

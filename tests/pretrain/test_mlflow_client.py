@@ -7,11 +7,11 @@ import time
 import pytest
 from running import clean_env
 
-from hvc.pretrain.mlflow_client import shown
+from hvc.pretrain.tracking.mlflow_client import shown
 
 PROGRAM = """
 import sys
-from hvc.pretrain.mlflow_client import connect
+from hvc.pretrain.tracking.mlflow_client import connect
 client = connect("sqlite:///" + sys.argv[1])
 print(len(client.search_experiments()))
 """

@@ -8,8 +8,8 @@ from training_tensors import differing
 
 from hvc.base.errors import HvcError
 from hvc.base.stage import Outcome, Provenance, never
-from hvc.pretrain.finite import FiniteGuard
 from hvc.pretrain.recipe import TrainConfig
+from hvc.pretrain.training.finite import FiniteGuard
 
 CPU = torch.device("cpu")
 
@@ -93,11 +93,11 @@ def train_with_a_bad_batch(place, data, output, options, bad_positions, bad_rank
     import logging
     from datetime import timedelta
 
-    from hvc.pretrain.checkpoint import newest
-    from hvc.pretrain.dataset import load_data
-    from hvc.pretrain.feed import Feeder
-    from hvc.pretrain.ranks import Ranks
-    from hvc.pretrain.trainer import Trainer
+    from hvc.pretrain.checkpoints.checkpoint import newest
+    from hvc.pretrain.data.dataset import load_data
+    from hvc.pretrain.data.feed import Feeder
+    from hvc.pretrain.training.ranks import Ranks
+    from hvc.pretrain.training.trainer import Trainer
 
     words: list[str] = []
 
@@ -120,7 +120,7 @@ def train_with_a_bad_batch(place, data, output, options, bad_positions, bad_rank
             spoil = place.rank == bad_rank and self.position in bad_positions
             return [view * float("nan") if spoil else view for view in views]
 
-    import hvc.pretrain.trainer as module
+    import hvc.pretrain.training.trainer as module
 
     module.Feeder = Spoiling
     base = {"data": data, "output": output, "batch_size": 8, "steps": 8, "workers": 0, "log_every": 1}
@@ -214,7 +214,7 @@ def test_a_roll_back_of_a_resumed_run_leaves_the_ema_as_it_was_there(dataset, tm
 
 
 def lose_the_checkpoints(place, data, output):
-    from hvc.pretrain import trainer as module
+    from hvc.pretrain.training import trainer as module
 
     module.newest = lambda address: None
     options = {"non_finite": {"policy": "rollback"}}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hvc.pretrain.colour import recolour
-from hvc.pretrain.normalise import Normaliser
-from hvc.pretrain.views import STATISTICS
+from hvc.pretrain.data.colour import recolour
+from hvc.pretrain.data.normalise import Normaliser
+from hvc.pretrain.data.views import STATISTICS
 
 
 def plainly(pixels: Tensor, statistics: str, colours: Tensor | None) -> Tensor:

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import sha256_file
-from hvc.pretrain import torch_file
-from hvc.pretrain.architecture import LAYERS
-from hvc.pretrain.encoder_file import metadata_of, write_encoder
-from hvc.pretrain.official_weights import read_weights
+from hvc.pretrain.model.architecture import LAYERS
+from hvc.pretrain.weights import torch_file
+from hvc.pretrain.weights.encoder_file import metadata_of, write_encoder
+from hvc.pretrain.weights.official import read_weights
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.mixing import Shuffle
-from hvc.pretrain.order import EpochOrder, RunOrder, RunPlan, rank_slice, steps_per_epoch
-from hvc.pretrain.selection import Selection
+from hvc.pretrain.data.mixing import Shuffle
+from hvc.pretrain.data.order import EpochOrder, RunOrder, RunPlan, rank_slice, steps_per_epoch
+from hvc.pretrain.data.selection import Selection
 
 ranks = st.integers(1, 64)
 workers = st.integers(0, 8)
@@ -155,7 +155,7 @@ def test_orders_differ_between_epochs_and_seeds_only_when_shuffled(shards, batch
 
 def test_the_order_is_the_same_in_every_process_and_release():
     code = (
-        "from hvc.pretrain.order import *; "
+        "from hvc.pretrain.data.order import *; "
         "o = EpochOrder([30, 30], batch_size=8, seed=7, epoch=2, shuffle=Shuffle(4, 2, 4)); "
         "print(o.batch(0).tolist(), o.batch(7).tolist())"
     )

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hvc.pretrain import pairs as module
-from hvc.pretrain.pairs import Pairs, find_pairs
+from hvc.pretrain.model import pairs as module
+from hvc.pretrain.model.pairs import Pairs, find_pairs
 
 SIZES = [(4, 4), (6, 10), (9, 5), (1, 7), (8, 1), (1, 1)]
 RADII = st.floats(0.05, 3)

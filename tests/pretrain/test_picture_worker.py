@@ -10,7 +10,7 @@ PROGRAM = """
 import pathlib, sys, threading
 import torch
 from PIL import Image
-from hvc.pretrain.picture_worker import PictureWorker
+from hvc.pretrain.tracking.picture_worker import PictureWorker
 
 begun = threading.Event()
 

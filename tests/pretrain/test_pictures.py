@@ -9,13 +9,13 @@ from PIL import ImageFont
 from scipy import ndimage
 from training_data import pictures, write_dataset
 
-from hvc.pretrain.batch import Batch, Part
-from hvc.pretrain.charts import FAINT, PAPER, RED
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.feature_colours import feature_colours, pixel_colours
-from hvc.pretrain.order import RankBatch
-from hvc.pretrain.pairs import find_pairs
-from hvc.pretrain.pictures import (
+from hvc.pretrain.data.batch import Batch, Part
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.order import RankBatch
+from hvc.pretrain.data.stream import stream
+from hvc.pretrain.drawing.charts import FAINT, PAPER, RED
+from hvc.pretrain.drawing.feature_colours import feature_colours, pixel_colours
+from hvc.pretrain.drawing.pictures import (
     CELL,
     POINT_COLOURS,
     RADIUS,
@@ -26,9 +26,9 @@ from hvc.pretrain.pictures import (
     positive_pairs,
     why_no_pair,
 )
+from hvc.pretrain.drawing.sheet import CAPTION, GAP, HEAD
+from hvc.pretrain.model.pairs import find_pairs
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.sheet import CAPTION, GAP, HEAD
-from hvc.pretrain.stream import stream
 
 CONFIG = TrainConfig.parse({"data": "x", "views": {"size": 64}})
 DARK = (60, 60, 60)

@@ -6,7 +6,7 @@ from running import run_hvc, write_recipe
 from training_data import pictures, write_dataset
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.dataset import load_data
+from hvc.pretrain.data.dataset import load_data
 from hvc.pretrain.preflight import refuse_hopeless, warnings
 from hvc.pretrain.recipe import TrainConfig
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from training_data import number_of, numbered, write_dataset
 
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.probe import TRIES, centre_square, probe_images, probe_samples
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.drawing.probe import TRIES, centre_square, probe_images, probe_samples
 from hvc.pretrain.recipe import TrainConfig
 
 BROKEN = b"\x89PNG\r\n\x1a\n but no more"

@@ -11,7 +11,7 @@ import pytest
 from running import clean_env, start_hvc, write_recipe
 
 from hvc.base.errors import EXIT_DONE, EXIT_STOPPED, HvcError
-from hvc.pretrain import processes
+from hvc.pretrain.training import processes
 
 
 def rank(program: str) -> "subprocess.Popen[bytes]":
@@ -79,7 +79,7 @@ def test_a_killed_rank_is_the_last_word_of_a_run(dataset, tmp_path):
 _HANGS = """
 import sys, time
 from pathlib import Path
-from hvc.pretrain.watchdog import Watchdog
+from hvc.pretrain.training.watchdog import Watchdog
 with Watchdog(1.0, int(sys.argv[1]), Path(sys.argv[2])):
     time.sleep(600)
 """

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from running import run_hvc, write_recipe
 
-from hvc.pretrain import progress_line
-from hvc.pretrain.progress_line import ProgressLine
+from hvc.pretrain.training import progress_line
+from hvc.pretrain.training.progress_line import ProgressLine
 
 VALUES = {"train/loss": -3.5, "perf/images_per_second": 1234.4}
 

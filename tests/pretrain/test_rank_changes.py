@@ -11,9 +11,9 @@ from engine_harness import in_processes
 from mutation import more_in_soak
 
 from hvc.base.stage import Outcome, Provenance
-from hvc.pretrain.checkpoint import merge_buffers, newest
-from hvc.pretrain.dataset import load_data, plan_run
-from hvc.pretrain.order import RunOrder
+from hvc.pretrain.checkpoints.checkpoint import merge_buffers, newest
+from hvc.pretrain.data.dataset import load_data, plan_run
+from hvc.pretrain.data.order import RunOrder
 from hvc.pretrain.recipe import TrainConfig
 
 pytestmark = pytest.mark.slow
@@ -40,9 +40,9 @@ def config_of(dataset: str, output: str, zero_stage: int) -> TrainConfig:
 
 def train(place, config, stop_after):
     """Train on, if there is something to go on from; what this rank loaded, and which samples it took."""
-    from hvc.pretrain.feed import Feeder
-    from hvc.pretrain.ranks import Ranks
-    from hvc.pretrain.trainer import Trainer
+    from hvc.pretrain.data.feed import Feeder
+    from hvc.pretrain.training.ranks import Ranks
+    from hvc.pretrain.training.trainer import Trainer
 
     taken, parts = [], Feeder.parts
 

@@ -11,10 +11,10 @@ from training_data import pictures, write_dataset
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.fetcher import MAX_GAP, MAX_RANGE, coalesce
-from hvc.pretrain.indexes import Counts
-from hvc.pretrain.reader import CorruptSampleError, SampleReader
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.fetcher import MAX_GAP, MAX_RANGE, coalesce
+from hvc.pretrain.data.indexes import Counts
+from hvc.pretrain.data.reader import CorruptSampleError, SampleReader
 from hvc.pretrain.recipe import TrainConfig
 
 IMAGES = pictures(50)
@@ -146,7 +146,7 @@ def test_an_altered_or_exchanged_index_is_an_error_at_once(folder):
 
 
 def test_few_files_are_open_at_once(tmp_path, monkeypatch):
-    from hvc.pretrain import reader as module
+    from hvc.pretrain.data import reader as module
 
     monkeypatch.setattr(module, "_OPEN_FILES", 3)
     write_dataset(tmp_path / "set", IMAGES[:20], 2)

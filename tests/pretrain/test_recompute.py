@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.network import OnlineNetwork, TargetNetwork
-from hvc.pretrain.pairs import find_pairs
+from hvc.pretrain.model.network import OnlineNetwork, TargetNetwork
+from hvc.pretrain.model.pairs import find_pairs
+from hvc.pretrain.model.recompute import recompute_blocks, recompute_cheap
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.recompute import recompute_blocks, recompute_cheap
 
 
 def one_pass(

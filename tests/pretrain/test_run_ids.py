@@ -3,9 +3,9 @@
 import pytest
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.evaluation.resolve import resolve
-from hvc.pretrain.mlflow_client import connect
-from hvc.pretrain.run_ids import whole_id
+from hvc.evaluation.trunks.resolve import resolve
+from hvc.pretrain.tracking.mlflow_client import connect
+from hvc.pretrain.tracking.run_ids import whole_id
 
 
 @pytest.fixture(scope="module")

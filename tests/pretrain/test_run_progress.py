@@ -5,11 +5,11 @@ import time
 import pytest
 from tracked_runs import config_of, values_at
 
-from hvc.pretrain import run_progress
-from hvc.pretrain.journal import JOURNAL, Journal
-from hvc.pretrain.run_note import RunNote
-from hvc.pretrain.run_progress import progress_of
-from hvc.pretrain.sync import sync
+from hvc.pretrain.tracking import run_progress
+from hvc.pretrain.tracking.journal import JOURNAL, Journal
+from hvc.pretrain.tracking.run_note import RunNote
+from hvc.pretrain.tracking.run_progress import progress_of
+from hvc.pretrain.tracking.sync import sync
 
 
 def write_journal(folder, steps, *, total=1000, note=0, ends=(), name="long"):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from running import run_hvc
 
 from hvc.base.errors import HvcError, UsageError
-from hvc.evaluation.published import headline_of
-from hvc.pretrain.mlflow_client import connect, experiment_id
-from hvc.pretrain.runs import (
+from hvc.evaluation.leaderboard.published import headline_of
+from hvc.pretrain.tracking.mlflow_client import connect, experiment_id
+from hvc.pretrain.tracking.runs import (
     SILENT_SECONDS,
     Score,
     best_scores,

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from training_data import numbered, write_dataset
 
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.mlflow_client import connect, experiment_id
+from hvc.pretrain.data.dataset import load_data
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.runs_note import NOTE_TAG, Saved, run_note
+from hvc.pretrain.tracking.mlflow_client import connect, experiment_id
+from hvc.pretrain.tracking.runs_note import NOTE_TAG, Saved, run_note
 
 PICTURES = ["pictures/curves-00000200.png", "pictures/features-00000200.png"]
 SAVED = Saved(200, "s3://bucket/with `ticks`/step-00000200", "ab" * 32)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvc.pretrain.selection import Selection, fraction_size, frames_per_video, subset, weighted
+from hvc.pretrain.data.selection import Selection, fraction_size, frames_per_video, subset, weighted
 
 weights = st.one_of(st.integers(1, 3).map(float), st.floats(0.01, 4))
 

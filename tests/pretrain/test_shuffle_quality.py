@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hvc.pretrain.mixing import Shuffle
-from hvc.pretrain.order import EpochOrder
-from hvc.pretrain.shuffle_quality import Layout, measure, measure_uniform, read_cost, report
+from hvc.pretrain.data.mixing import Shuffle
+from hvc.pretrain.data.order import EpochOrder
+from hvc.pretrain.data.shuffle_quality import Layout, measure, measure_uniform, read_cost, report
 
 SHARDS = [500] * 80
 RUNS = np.stack([np.arange(0, 40_000, 100), np.full(400, 100)], axis=1)

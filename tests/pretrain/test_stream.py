@@ -12,14 +12,14 @@ from training_data import number_of, numbered, pictures, write_dataset
 
 from hvc.base.errors import HvcError
 from hvc.base.storage import open_store
-from hvc.pretrain import loaders
-from hvc.pretrain.bad_samples import BadSamples, allowed
-from hvc.pretrain.batch import Batch
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.decode import to_rgb
-from hvc.pretrain.indexes import Counts
+from hvc.pretrain.data import loaders
+from hvc.pretrain.data.bad_samples import BadSamples, allowed
+from hvc.pretrain.data.batch import Batch
+from hvc.pretrain.data.dataset import load_data
+from hvc.pretrain.data.decode import to_rgb
+from hvc.pretrain.data.indexes import Counts
+from hvc.pretrain.data.stream import buffer_need, stream, warn_of_buffer
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.stream import buffer_need, stream, warn_of_buffer
 
 PICTURES = pictures(29)
 
@@ -307,10 +307,10 @@ def test_the_buffer_holds_what_the_order_needs(photos, monkeypatch, caplog):
     needs = [buffer_need(recipe, data, ranks, 2) for ranks in (1, 4)]
     assert 64 * 64 * mean <= needs[0] <= 66 * 64 * mean  # 64 streams of 4 blocks of 16
     assert 16 * 64 * mean <= needs[1] <= 18 * 64 * mean
-    monkeypatch.setattr("hvc.pretrain.stream.MAX_BUFFER", needs[0] - 1)
+    monkeypatch.setattr("hvc.pretrain.data.stream.MAX_BUFFER", needs[0] - 1)
     warn_of_buffer(recipe, data, 1)
     assert not caplog.records  # a folder is not read ahead
-    monkeypatch.setattr("hvc.pretrain.stream.FolderStore", type(None))
+    monkeypatch.setattr("hvc.pretrain.data.stream.FolderStore", type(None))
     warn_of_buffer(recipe, data, 4)
     assert not caplog.records
     warn_of_buffer(recipe, data, 1)

@@ -16,12 +16,12 @@ from tracked_runs import assert_exactly_the_journal, in_journal, track, values_a
 from hvc.base.errors import UsageError
 from hvc.base.stage import Outcome
 from hvc.data_prep.lock import sole_writer
-from hvc.pretrain.journal import JOURNAL, Journal
-from hvc.pretrain.mlflow_client import connect
-from hvc.pretrain.run_note import NOTE, RunNote
-from hvc.pretrain.sender import LOCK
-from hvc.pretrain.sync import folders_with_journal, sync
-from hvc.pretrain.tracking import FINISH_SECONDS
+from hvc.pretrain.tracking.journal import JOURNAL, Journal
+from hvc.pretrain.tracking.mlflow_client import connect
+from hvc.pretrain.tracking.run_note import NOTE, RunNote
+from hvc.pretrain.tracking.sender import LOCK
+from hvc.pretrain.tracking.sync import folders_with_journal, sync
+from hvc.pretrain.tracking.tracker import FINISH_SECONDS
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]

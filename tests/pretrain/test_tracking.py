@@ -23,19 +23,19 @@ from tracked_runs import (
 
 from hvc.base.errors import UsageError
 from hvc.base.stage import Outcome, Provenance
-from hvc.pretrain import tracking
-from hvc.pretrain.attempt import attempt_line
-from hvc.pretrain.checkpoint import open_checkpoint
-from hvc.pretrain.dataset import load_data
-from hvc.pretrain.journal import JOURNAL, Journal
-from hvc.pretrain.mlflow_client import client_of, connect
-from hvc.pretrain.provenance_facts import all_facts, code_sha256
+from hvc.pretrain.checkpoints.checkpoint import open_checkpoint
+from hvc.pretrain.data.dataset import load_data
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.run_note import NOTE, RunNote
-from hvc.pretrain.sender import LOCK, pause_after
-from hvc.pretrain.sync import sync
-from hvc.pretrain.system_figures import system_figures
-from hvc.pretrain.tracking import resumed_from, settle
+from hvc.pretrain.tracking import tracker as tracking
+from hvc.pretrain.tracking.attempt import attempt_line
+from hvc.pretrain.tracking.journal import JOURNAL, Journal
+from hvc.pretrain.tracking.mlflow_client import client_of, connect
+from hvc.pretrain.tracking.provenance_facts import all_facts, code_sha256
+from hvc.pretrain.tracking.run_note import NOTE, RunNote
+from hvc.pretrain.tracking.sender import LOCK, pause_after
+from hvc.pretrain.tracking.sync import sync
+from hvc.pretrain.tracking.system_figures import system_figures
+from hvc.pretrain.tracking.tracker import resumed_from, settle
 
 pytestmark = pytest.mark.slow
 
@@ -402,7 +402,7 @@ def test_no_password_is_kept_or_said(folder, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9/")
     data = config_of(folder, "sqlite:///unused")
     config = TrainConfig.parse(data.resolved() | {"tracking": {"experiment": "tracked"}})
-    from hvc.pretrain.tracking import Tracker
+    from hvc.pretrain.tracking.tracker import Tracker
 
     tracker = Tracker(config, load_data(config), Provenance())
     run_steps(tracker, 1, 3)

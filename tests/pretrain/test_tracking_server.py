@@ -12,11 +12,11 @@ from services.proxy import FaultProxy
 from tracked_runs import assert_exactly_the_journal, track, values_at, wait_until
 
 from hvc.base.stage import Outcome
-from hvc.pretrain import tracking
-from hvc.pretrain.journal import JOURNAL, metric_records
-from hvc.pretrain.mlflow_client import client_of
-from hvc.pretrain.run_note import RunNote
-from hvc.pretrain.sync import sync
+from hvc.pretrain.tracking import tracker as tracking
+from hvc.pretrain.tracking.journal import JOURNAL, metric_records
+from hvc.pretrain.tracking.mlflow_client import client_of
+from hvc.pretrain.tracking.run_note import RunNote
+from hvc.pretrain.tracking.sync import sync
 
 pytestmark = pytest.mark.slow
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hvc.evaluation.tracked import tracking_uri
-from hvc.pretrain.run_note import RunNote
-from hvc.pretrain.tracking_uri import default_uri, recorded_uri, uri_of_run
+from hvc.evaluation.trunks.tracked import tracking_uri
+from hvc.pretrain.tracking.run_note import RunNote
+from hvc.pretrain.tracking.tracking_uri import default_uri, recorded_uri, uri_of_run
 from hvc.slurm.doctor import diagnose
 
 

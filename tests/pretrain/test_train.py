@@ -14,8 +14,8 @@ from mutation import more_in_soak
 from running import HVC, clean_env, hvc_json, recorded_steps, run_hvc, start_hvc, write_recipe
 from training_tensors import all_tensors, differing
 
-from hvc.pretrain.checkpoint import complete_steps, open_checkpoint
-from hvc.pretrain.encoder_file import read_encoder
+from hvc.pretrain.checkpoints.checkpoint import complete_steps, open_checkpoint
+from hvc.pretrain.weights.encoder_file import read_encoder
 
 pytestmark = pytest.mark.slow
 

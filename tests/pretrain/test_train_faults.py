@@ -13,7 +13,7 @@ from mutation import more_in_soak
 from running import hvc_json, recorded_steps, run_hvc, start_hvc, write_recipe
 from training_tensors import all_tensors, differing
 
-from hvc.pretrain.checkpoint import complete_steps, newest
+from hvc.pretrain.checkpoints.checkpoint import complete_steps, newest
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from hvc.base.errors import UsageError
+from hvc.pretrain.model.trunk import BasicBlock, Bottleneck, Trunk, initialise, tracking_features
+from hvc.pretrain.model.trunk_factory import build_trunk
 from hvc.pretrain.recipe import TrainConfig
-from hvc.pretrain.trunk import BasicBlock, Bottleneck, Trunk, initialise, tracking_features
-from hvc.pretrain.trunk_factory import build_trunk
 
 
 @pytest.mark.parametrize(

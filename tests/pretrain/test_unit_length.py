@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hvc.pretrain.network import unit_length
+from hvc.pretrain.model.network import unit_length
 
 
 def embeddings(dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hvc.pretrain.views import (
+from hvc.pretrain.data.views import (
     Crop,
     ViewDraw,
     ViewOptions,

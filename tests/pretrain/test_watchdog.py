@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 _HANG = """
 import sys, threading, time, pathlib
-from hvc.pretrain.watchdog import Watchdog
+from hvc.pretrain.training.watchdog import Watchdog
 told = pathlib.Path(sys.argv[1]) / "told"
 def stand_still_here(): time.sleep(600)
 with Watchdog(1.0, 3, told.parent, lambda: told.write_text("yes")) as dog:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hvc.base.stage import Provenance, Result, Stop
 from hvc.pretrain import train
-from hvc.pretrain.feed import Feeder
+from hvc.pretrain.data.feed import Feeder
 from hvc.pretrain.recipe import TrainConfig
 
 

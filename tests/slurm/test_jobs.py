@@ -12,8 +12,8 @@ from rich.console import Console
 from running import run_hvc
 
 from hvc.base.errors import UsageError
-from hvc.pretrain.journal import JOURNAL, Journal
-from hvc.pretrain.run_note import RunNote
+from hvc.pretrain.tracking.journal import JOURNAL, Journal
+from hvc.pretrain.tracking.run_note import RunNote
 from hvc.slurm import local, requests
 from hvc.slurm.attempts import Attempt, Records
 from hvc.slurm.job_choice import choose

@@ -10,7 +10,7 @@ from conftest import missing
 from running import write_recipe
 from slurm_jobs import TrainingJob, left_over, logs, processes_of, until
 
-from hvc.pretrain.checkpoint import complete_steps, open_checkpoint
+from hvc.pretrain.checkpoints.checkpoint import complete_steps, open_checkpoint
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
@@ -68,8 +68,8 @@ def alive(process: psutil.Process) -> bool:
 def test_two_nodes_then_three_then_two_take_the_samples_in_one_order(
     tmp_path, slurm_cluster_factory, monkeypatch, dataset
 ):
-    from hvc.pretrain.dataset import load_data, plan_run
-    from hvc.pretrain.order import RunOrder
+    from hvc.pretrain.data.dataset import load_data, plan_run
+    from hvc.pretrain.data.order import RunOrder
     from hvc.pretrain.recipe import TrainConfig
     from hvc.slurm.cluster import ClusterConfig
     from hvc.slurm.stages import StagePaths

@@ -57,11 +57,12 @@ def test_code_comes_from_it_even_inside_of_the_checkout(tmp_path):
 
 
 def test_it_is_the_same_code_to_the_runs_record(tmp_path):
-    from hvc.pretrain.provenance_facts import code_facts
+    from hvc.pretrain.tracking.provenance_facts import code_facts
 
     take(tmp_path, Small(), CLUSTER)
     code = (
-        "import json; from hvc.pretrain.provenance_facts import code_facts; print(json.dumps(code_facts()))"
+        "import json; from hvc.pretrain.tracking.provenance_facts import code_facts; "
+        "print(json.dumps(code_facts()))"
     )
     assert json.loads(python(code, tmp_path, tmp_path)) == code_facts()
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from running import clean_env, hvc_json, make_images, write_recipe
 
-from hvc.pretrain.checkpoint import complete_steps, open_checkpoint
+from hvc.pretrain.checkpoints.checkpoint import complete_steps, open_checkpoint
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 

@@ -14,8 +14,8 @@ import torch
 from running import hvc_json, make_images, run_hvc, write_recipe
 from slurm_jobs import TrainingJob, left_over, logs, ranks_of, until
 
-from hvc.pretrain.checkpoint import open_checkpoint
-from hvc.pretrain.journal import metric_records
+from hvc.pretrain.checkpoints.checkpoint import open_checkpoint
+from hvc.pretrain.tracking.journal import metric_records
 
 SOAK = "HVC_SOAK" in os.environ
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3600)]

@@ -1,0 +1,1 @@
+"""Pictures of an evaluation: overlays, strips, curves and feature maps."""

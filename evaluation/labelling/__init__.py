@@ -1,0 +1,1 @@
+"""All sequences of an evaluation: over processes, machines and attempts."""

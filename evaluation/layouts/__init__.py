@@ -1,0 +1,1 @@
+"""Files of data sets and of results, as the benchmarks lay them out."""

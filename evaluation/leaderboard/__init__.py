@@ -1,0 +1,1 @@
+"""Runs, baselines and published figures side by side."""

@@ -1,0 +1,1 @@
+"""Measures as the benchmarks define them."""

@@ -1,0 +1,1 @@
+"""Label propagation through one video, and the protocol it follows."""

@@ -1,0 +1,1 @@
+"""Scores on their way back to the run that made the checkpoint."""

@@ -1,0 +1,1 @@
+"""Registered checkpoints: each evaluated once, the best marked."""

@@ -1,0 +1,1 @@
+"""HVC itself: trunk, heads, the online and the target network, and the loss."""

@@ -1,0 +1,1 @@
+"""Trunks in files: ours, other people's, and their forms on disk."""
