@@ -10,6 +10,7 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from hvc.base.errors import HvcError
 from hvc.slurm import control
+from hvc.slurm.script import variables_against
 
 _NOT_OF_A_JOB = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"}
 """How Slurm is reached."""
@@ -90,15 +91,21 @@ class Script:
 
 
 @contextmanager
-def outside() -> Iterator[None]:
-    """While this lasts, the environment says nothing of a job that this process may be in itself.
+def outside(script: str) -> Iterator[None]:
+    """While this lasts, the environment says nothing else of a new job than its script does.
 
-    sbatch hands on what it finds: the restarts, task number or memory of an interactive job, for instance,
-    would be taken for the new one's.
+    sbatch hands on what it finds of a job that this process may be in itself: the restarts, task number or
+    memory of an interactive one, for instance, would be taken for the new one's. And variables such as
+    SBATCH_PARTITION, with which people set their own defaults, win over the script's lines.
     """
     inside = "SLURM_JOB_ID" in os.environ
-    names = [name for name in os.environ if name.startswith("SLURM_") and name not in _NOT_OF_A_JOB]
-    hidden = {name: os.environ.pop(name) for name in names} if inside else {}
+    against = variables_against(script)
+    names = [
+        name
+        for name in os.environ
+        if name in against or (inside and name.startswith("SLURM_") and name not in _NOT_OF_A_JOB)
+    ]
+    hidden = {name: os.environ.pop(name) for name in names}
     try:
         yield
     finally:

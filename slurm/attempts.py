@@ -113,13 +113,14 @@ class Records:
         """Leave a rank's last words, a traceback as a rule."""
         self._failures.mkdir(parents=True, exist_ok=True)
         path = self._failures / f"attempt-{attempt}-rank-{rank}.txt"
-        path.write_text(f"# {kind}\n{text}", encoding="utf-8")
+        # names of files may hold bytes that are no text
+        path.write_text(f"# {kind}\n{text}", encoding="utf-8", errors="backslashreplace")
 
     def failures(self, attempt: int) -> list[Failure]:
         """What failing ranks left, the likely cause first."""
         found = []
         for path in self._failures.glob(f"attempt-{attempt}-rank-*.txt"):
-            kind, _, words = path.read_text(encoding="utf-8").partition("\n")
+            kind, _, words = path.read_text(encoding="utf-8", errors="replace").partition("\n")
             named: Kind = next((one for one in _CAUSES if kind == f"# {one}"), "failed")
             found.append(Failure(int(path.stem.rpartition("-")[2]), named, _last_words(words), path))
         return sorted(found, key=lambda one: (_CAUSES.index(one.kind), one.path.stat().st_mtime_ns))
@@ -146,6 +147,12 @@ def futile(records: list[Attempt], now: float | None) -> int:
         count += place == 0 or record.requeued
         after = before if before is not None else after
     return count
+
+
+def has_worked(records: list[Attempt]) -> bool:
+    """Whether any of these attempts brought the work further, as far as the records say."""
+    steps = {record.progress for record in records if record.progress is not None}
+    return len(steps) > 1 or any(record.outcome in ("stopped", "done") for record in records)
 
 
 def _in(folder: Path) -> list[Path]:

@@ -5,8 +5,12 @@ import subprocess
 from dataclasses import dataclass
 
 from hvc.base.errors import HvcError
+from hvc.slurm.known_jobs import plain_environment
 
 _SECONDS = 60
+_WORKS = re.compile(r"(idle|allocated|mixed|completing|planned)[~#!%+-]*")
+"""States of a node with their marks: asleep or on its way is well; not `*`, out of reach, `$`, maintained,
+nor `@` and `^`, to be started anew."""
 
 
 class ControlError(HvcError):
@@ -78,12 +82,12 @@ def node_names(short: str) -> list[str]:
 
 
 def working_nodes(partition: str) -> list[str]:
-    """Nodes of a partition that are idle or at work: neither down nor drained."""
-    states = "idle,allocated,mixed,completing"
-    # sinfo refuses --all beside a partition; a hidden one is shown when it is named.
-    options = ("--noheader", f"--partition={partition}", "-N", f"--states={states}", "-o", "%N")
-    words = _run("sinfo", *options)
-    return sorted(set(words.split()))
+    """Nodes of a partition that are idle or at work: neither down nor drained, nor out of reach."""
+    # sinfo refuses --all beside a partition; a hidden one is shown when it is named. Told of --states, it
+    # takes a drained node for an idle one.
+    lines = _run("sinfo", "--noheader", f"--partition={partition}", "-N", "-o", "%N %T").splitlines()
+    found = (line.split() for line in lines)
+    return sorted({words[0] for words in found if len(words) == 2 and _WORKS.fullmatch(words[1])})
 
 
 def requeue(job_id: str) -> None:
@@ -114,7 +118,9 @@ def _scontrol(*arguments: str) -> str:
 
 def _run(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=plain_environment()
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ControlError(f"{' '.join(command)}: {error}") from None
     if done.returncode != 0:

@@ -17,7 +17,7 @@ from hvc.base.stage import Outcome, Provenance, Result, StopFlag
 from hvc.data_prep.lock import BusyError
 from hvc.slurm import control, requests
 from hvc.slurm.allocation import Allocation, export_torch_environment
-from hvc.slurm.attempts import Attempt, Kind, Records
+from hvc.slurm.attempts import Attempt, Kind, Records, has_worked
 from hvc.slurm.jobfile import JobFile, read
 from hvc.slurm.node_check import Check, Finding, spared
 from hvc.slurm.snapshot import changed_packages
@@ -56,7 +56,8 @@ def run_job(path: str) -> dict[str, Any]:
         result, why = _run(job, signals, task, folder, records)
     except Exception as error:
         error.add_note(f"{task}, on {socket.gethostname()}")
-        records.fail(task.attempt, task.rank, kind_of(error), traceback.format_exc())
+        kind = kind_of(error, resumed=has_worked(records.all()))
+        records.fail(task.attempt, task.rank, kind, traceback.format_exc())
         raise
     _log.info("%s: %s", task, result.outcome)
     if result.outcome is Outcome.STOPPED:
@@ -71,12 +72,19 @@ def run_job(path: str) -> dict[str, Any]:
     return result.report
 
 
-def kind_of(error: Exception) -> Kind:
-    """What kind of failure ends a rank by this error."""
+def kind_of(error: Exception, resumed: bool = False) -> Kind:
+    """What kind of failure ends a rank by this error.
+
+    Args:
+        resumed: Whether an earlier attempt has worked with the same config: then what a person gave was
+            right, and is missing on this node only.
+    """
     if isinstance(error, PeerLostError):
         return "alone"
     # A run of others that writes the same output: to try again would only wait for it, on idle nodes.
-    return "refused" if isinstance(error, UsageError | BusyError) else "failed"
+    if isinstance(error, BusyError) or (isinstance(error, UsageError) and not resumed):
+        return "refused"
+    return "failed"
 
 
 def _run(

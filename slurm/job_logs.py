@@ -69,7 +69,7 @@ def excerpts(chosen: Chosen, rank: int | None, attempt: int | None, lines: int =
 
 def _without_traceback(log: str, failure: Path) -> str:
     """A rank's log without the traceback that its failure's file has; submitit prints it there, too."""
-    end = (failure.read_text(encoding="utf-8").rstrip().splitlines() or [""])[-1]
+    end = (failure.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() or [""])[-1]
     kept: list[str] = []
     traceback: list[str] = []
     for line in log.splitlines(keepends=True):

@@ -86,20 +86,24 @@ class JobGroup:
 
 @dataclass(frozen=True)
 class Listing:
-    """Submissions, newest first, and what kept Slurm from telling more; empty if nothing did."""
+    """Submissions, newest first, and what kept Slurm from telling more."""
 
     groups: tuple[JobGroup, ...]
     problem: str = ""
+    """Why the controller did not answer; empty if it did."""
+    remark: str = ""
+    """Why the accounting did not, which only remembers what has ended; empty if it did."""
 
     def recent(self, now: float) -> "Listing":
         """Without those of which nothing has been alive or heard for a day."""
         since = now - RECENT_SECONDS
         shown = tuple(group for group in self.groups if group.alive or group.last_heard >= since)
-        return Listing(shown, self.problem)
+        return Listing(shown, self.problem, self.remark)
 
     def values(self) -> dict[str, Any]:
         """As plain data."""
-        return {"submissions": [group.values() for group in self.groups], "problem": self.problem}
+        groups = [group.values() for group in self.groups]
+        return {"submissions": groups, "problem": self.problem, "remark": self.remark}
 
 
 def find_submissions(roots: Iterable[Path] | None = None) -> list[tuple[Path, Submission]]:
@@ -131,12 +135,12 @@ def list_jobs(found: Sequence[tuple[Path, Submission]]) -> Listing:
         if not submission.local and _of(controller, job.job_id, folder) is None and not job.settled
     ]
     accounts = ask_accounting(forgotten) if not controller.problem else Answer()
-    known = Answer({**accounts.jobs, **controller.jobs}, controller.problem or accounts.problem)
+    known = Answer({**accounts.jobs, **controller.jobs}, controller.problem)
     groups = [
         JobGroup(folder, submission, tuple(_row(job, folder, submission, known) for job in jobs))
         for (folder, submission), jobs in zip(found, read, strict=True)
     ]
-    return Listing(tuple(groups), known.problem)
+    return Listing(tuple(groups), controller.problem, accounts.problem)
 
 
 @dataclass(frozen=True)

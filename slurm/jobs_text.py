@@ -57,6 +57,14 @@ def print_jobs(listing: Listing, now: float, console: Console, everything: bool 
             markup=False,
             style="yellow",
         )
+    elif listing.remark:
+        console.print(
+            f"\nSlurm's accounting could not be asked ({listing.remark}): how jobs ended that the "
+            "controller has forgotten is told by their folders alone.",
+            soft_wrap=True,
+            markup=False,
+            style="yellow",
+        )
 
 
 def _table(groups: Sequence[JobGroup], now: float, everything: bool, width: int) -> Table:

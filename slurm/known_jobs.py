@@ -72,7 +72,7 @@ def ask_accounting(job_ids: Iterable[str]) -> Answer:
 
 def ask_partitions(form: str) -> str:
     """What sinfo says of all partitions, in lines of this form; empty where it cannot be asked."""
-    lines, _ = _lines(["sinfo", "--all", "--noheader", "--exact", f"--format={form}"])
+    lines, _ = _lines(["sinfo", "--all", "--noheader", "--exact", "--noconvert", f"--format={form}"])
     return "\n".join(lines)
 
 
@@ -93,17 +93,17 @@ def _recorded(line: str) -> KnownJob | None:
     return KnownJob(job_id, state.split()[0], "" if nodes == "None assigned" else nodes)
 
 
-def unfiltered() -> dict[str, str]:
-    """The environment without what a user may narrow down his own listings by, e.g. SQUEUE_PARTITION."""
-    narrowing = ("SQUEUE_", "SACCT_", "SINFO_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(narrowing)}
+def plain_environment() -> dict[str, str]:
+    """The environment without what a user may change his own listings by, e.g. SQUEUE_PARTITION."""
+    changing = ("SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT")
+    return {name: value for name, value in os.environ.items() if not name.startswith(changing)}
 
 
 def _lines(command: list[str]) -> tuple[list[str], str]:
     """A command's output, and what went wrong."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=unfiltered()
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=plain_environment()
         )
     except subprocess.TimeoutExpired:
         return [], f"{command[0]} gave no answer within {_SECONDS:.0f} s"

@@ -186,7 +186,7 @@ class Runner:
     def _wait_for_others(self, ids: list[str]) -> bool:
         """Whether the jobs that it depends on have ended, and as it wants; False where it is cancelled."""
         for kind, job_id in self._others():
-            while (state := record(job_id).get("state", "FAILED")) not in ENDED:
+            while (state := state_of(job_id) or "FAILED") not in ENDED:
                 if self.asked_to_stop or all(map(_is_cancelled, ids)):
                     return False
                 time.sleep(_POLL_SECONDS)

@@ -115,7 +115,7 @@ def scancel(arguments: list[str]) -> int:
 
 def sinfo(_arguments: list[str]) -> int:
     """The one node there is."""
-    sys.stdout.write(f"{socket.gethostname()}\n")
+    sys.stdout.write(f"{socket.gethostname()} idle\n")
     return 0
 
 

@@ -14,7 +14,7 @@ from hvc.slurm.jobfile import read as read_job
 from hvc.slurm.jobs import JobRow, list_jobs
 from hvc.slurm.known_jobs import ask_partitions
 from hvc.slurm.partitions import FORMAT, parse, too_many_nodes
-from hvc.slurm.requests import ask_resize, ask_stop, forget_stop
+from hvc.slurm.requests import Of, ask_resize, ask_stop, forget_stop
 from hvc.slurm.resubmission import options_of, resized_nodes, resubmit
 from hvc.slurm.submission import Submission, this_user
 
@@ -48,7 +48,7 @@ def cancel(chosen: Chosen, at_once: bool = False) -> Done:
     others = [row for row in alive if row not in running]
     # Requests first: a task that is about to leave by itself must not be requeued.
     for row in alive:
-        ask_stop(chosen.folder, row.task)
+        ask_stop(chosen.folder, _named(row))
     _signal(chosen.submission, running)
     _end(chosen.submission, others)
     words = []
@@ -127,8 +127,12 @@ def _all_rows(chosen: Chosen) -> tuple[JobRow, ...]:
 
 def _forget(chosen: Chosen, rows: Iterable[JobRow]) -> None:
     """Take back requests to stop."""
-    for task in {None, *(row.task for row in rows)}:
-        forget_stop(chosen.folder, task)
+    for of in {None, *(_named(row) for row in rows)}:
+        forget_stop(chosen.folder, of)
+
+
+def _named(row: JobRow) -> Of:
+    return "join" if row.role == "join" else row.task
 
 
 def _signal(submission: Submission, rows: Sequence[JobRow]) -> None:

@@ -97,7 +97,7 @@ def submit_parts(
     except HvcError as error:
         raise HvcError(
             f"{error} The parts are queued as job {array}; when they are done, the same command without "
-            f"--parts finishes the work, or cancel them: scancel {array}"
+            f"--parts finishes the work, or cancel them: hvc cancel {array}"
         ) from None
     note(folder, array, paths, places, cluster, name=name, parent=parent, array=parts, join_job_id=join_id)
     join_text = joining(array, folder).text()

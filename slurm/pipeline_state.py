@@ -106,7 +106,8 @@ class PipelineState:
     def outdated(self, tasks: Iterable[Task], known: Mapping[str, KnownJob]) -> dict[str, str]:
         """The same of work that nobody wants any more: its config or input has changed since."""
         digests = {task.key: task.digest for task in tasks}
-        return {job_id: key for key, digest, job_id in self._at_work(known) if digests.get(key) != digest}
+        work = [*self._at_work(known), *self._parts_at_work(known)]
+        return {job_id: key for key, digest, job_id in work if digests.get(key) != digest}
 
     def last_of(self, task: Task) -> tuple[Sent, str] | None:
         """The last submission that was to finish a task, and Slurm's id of it."""
@@ -125,6 +126,20 @@ class PipelineState:
                 if job and job.state not in _ENDED and job.belongs_to(Path(one.folder)):
                     found.append((key, digest, one.reference(index)))
         return found
+
+    def _parts_at_work(self, known: Mapping[str, KnownJob]) -> list[tuple[str, str, str]]:
+        """An array whose tasks are parts of one: by its own id."""
+        at_work = {
+            (job.job_id.partition("_")[0], one.folder)
+            for one in self.sent
+            for job in known.values()
+            if job.state not in _ENDED and job.belongs_to(Path(one.folder))
+        }
+        return [
+            (one.keys[0], one.digests[0], one.job_id)
+            for one in self.sent
+            if one.role == "parts" and one.job_id and (one.job_id, one.folder) in at_work
+        ]
 
 
 def _found(one: Sent, known: Mapping[str, KnownJob]) -> Sent | None:

@@ -225,7 +225,7 @@ class _Submission:
         outdated = self.state.outdated([*self.tasks, self.report], known)
         stale = {job: key for job, key in outdated.items() if key != self.report.key}
         return [
-            f"job {job} still works on {key} as it was before something changed; scancel {job} ends it"
+            f"job {job} still works on {key} as it was before something changed; hvc cancel {job} ends it"
             for job, key in stale.items()
         ] + [f"not readable here: {words}" for words in self.inputs.problems]
 

@@ -64,7 +64,8 @@ def srun_arguments(cluster: ClusterConfig, early_log: str) -> list[str]:
     """How srun starts the processes of a job.
 
     srun does not inherit `--cpus-per-task` since Slurm 22.05 and would pin every process to one CPU;
-    a log that is not appended to is lost with the next attempt; a rank that fails has to end the others.
+    a log that is not appended to is lost with the next attempt; a rank that fails has to end the others;
+    and where sbatch was told to export nothing, it would hand on none of what the script sets.
     """
     return [
         f"--output={early_log}",
@@ -72,6 +73,7 @@ def srun_arguments(cluster: ClusterConfig, early_log: str) -> list[str]:
         "--cpu-bind=none",
         "--kill-on-bad-exit=1",
         "--open-mode=append",
+        "--export=ALL",
         *cluster.srun_args,
     ]
 

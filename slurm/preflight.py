@@ -15,7 +15,7 @@ from hvc.pretrain.tracking.tracking_uri import uri_of_run
 from hvc.slurm.allocation import outside
 from hvc.slurm.checks import Check, Probe, run_probes
 from hvc.slurm.cluster import ClusterConfig
-from hvc.slurm.known_jobs import unfiltered
+from hvc.slurm.known_jobs import plain_environment
 from hvc.slurm.machine_checks import check_disk
 from hvc.slurm.partitions import FORMAT, check_partition, parse
 from hvc.slurm.places import Places
@@ -55,7 +55,7 @@ def preflight(places: Places, cluster: ClusterConfig, script: str, waits: bool =
         probes["MLflow"] = lambda: _mlflow(_tracking_uri(places))
     if cluster.executor == "slurm" and which("sbatch"):
         probes["Slurm"] = lambda: _slurm(cluster, script)
-    with environment_of(cluster), outside():
+    with environment_of(cluster), outside(script):
         found = run_probes(probes, _SECONDS)
     return list(dict.fromkeys(check for check in found if check.status != "ok"))
 
@@ -166,7 +166,7 @@ def _slurm(cluster: ClusterConfig, script: str) -> Iterator[Check]:
 
 
 def _of_slurm(cluster: ClusterConfig, script: str) -> Iterator[Check]:
-    answer = _asked(["sinfo", "--all", "--noheader", "--exact", f"--format={FORMAT}"])
+    answer = _asked(["sinfo", "--all", "--noheader", "--exact", "--noconvert", f"--format={FORMAT}"])
     otherwise = {key.replace("-", "_") for key in cluster.sbatch} & _OTHERWISE
     known = answer.returncode == 0 and not otherwise
     found = list(check_partition(cluster, parse(answer.stdout))) if known else []
@@ -188,5 +188,5 @@ def _asked(command: list[str], text: str = "") -> "subprocess.CompletedProcess[s
         text=True,
         timeout=0.9 * _SECONDS,
         check=False,
-        env=unfiltered(),
+        env=plain_environment(),
     )

@@ -2,12 +2,14 @@
 
 requests/stop           stop at the next safe point, save, and stay out of the queue
 requests/task-T/stop    the same of one task of an array
+requests/join/stop      the same of the job that joins an array's parts
 requests/resize.json    {"nodes": N}: stop, save, and go on with so many nodes
 """
 
 import json
 import time
 from pathlib import Path
+from typing import Literal
 
 from hvc.base.files import read_json, write_atomic
 from hvc.base.stage import StopFlag
@@ -16,21 +18,24 @@ _FOLDER = "requests"
 _RESIZE = "resize.json"
 _REFUSED = "resize-refused.json"
 _LOOK_SECONDS = 2.0
+Of = int | Literal["join"] | None
+"""Which jobs of a submission: a task by its number, what joins the parts, or all."""
 
 
 def stop_asked(folder: Path, task: int | None) -> bool:
     """Whether the job, or this task of its array, is to stop for good."""
-    return any(_stop_file(folder, one).exists() for one in {None, task})
+    own: Of = "join" if task is None else task  # a job that is no task may join those that are
+    return any(_stop_file(folder, one).exists() for one in (None, own))
 
 
-def ask_stop(folder: Path, task: int | None) -> None:
-    """Ask a job to stop for good, or one task of its array."""
-    write_atomic(_stop_file(folder, task), "")
+def ask_stop(folder: Path, of: Of) -> None:
+    """Ask a job to stop for good: all of a submission, one task of its array, or what joins the parts."""
+    write_atomic(_stop_file(folder, of), "")
 
 
-def forget_stop(folder: Path, task: int | None) -> None:
+def forget_stop(folder: Path, of: Of) -> None:
     """Take that back."""
-    _stop_file(folder, task).unlink(missing_ok=True)
+    _stop_file(folder, of).unlink(missing_ok=True)
 
 
 def ask_resize(folder: Path, nodes: int) -> None:
@@ -65,9 +70,9 @@ def refuse_resize(folder: Path) -> None:
     (folder / _FOLDER / _RESIZE).replace(folder / _FOLDER / _REFUSED)
 
 
-def _stop_file(folder: Path, task: int | None) -> Path:
-    own = folder / _FOLDER if task is None else folder / _FOLDER / f"task-{task}"
-    return own / "stop"
+def _stop_file(folder: Path, of: Of) -> Path:
+    own = "" if of is None else "join" if of == "join" else f"task-{of}"
+    return folder / _FOLDER / own / "stop"
 
 
 class StopOrRequest:

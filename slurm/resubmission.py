@@ -83,7 +83,7 @@ def _queue(folder: Path, submission: Submission, job_id: str, options: Sequence[
         return new_id
     command = ["sbatch", "--parsable", *options, str(script)]
     try:
-        with outside():
+        with outside(script.read_text(encoding="utf-8")):
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=workdir
             )

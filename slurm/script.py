@@ -20,6 +20,19 @@ def sbatch_options(script: str) -> dict[str, str]:
     return {key: "".join(shlex.split(value)) for key, value in lines}
 
 
+def variables_against(script: str) -> set[str]:
+    """Variables that sbatch would follow instead of these `#SBATCH` lines."""
+    names = re.findall(r"^#SBATCH --([\w-]+)", script, re.MULTILINE)
+    others = {
+        "time": ["TIMELIMIT"],
+        "requeue": ["NO_REQUEUE"],
+        "array": ["ARRAY_INX"],
+        "mem": ["MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"],
+    }
+    found = [word for name in names for word in [name.upper().replace("-", "_"), *others.get(name, [])]]
+    return {f"SBATCH_{word}" for word in found}
+
+
 def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:
     """Number the attempt by a folder for its logs that nobody made before, and count its processes.
 

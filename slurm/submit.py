@@ -227,7 +227,7 @@ def queue(executor: Any, job_files: list[Path]) -> str:
     (folder / "logs").mkdir(exist_ok=True)  # Slurm does not make it
     try:
         # submitit prints to stderr what its exception says as well
-        with outside(), executor.commands(), redirect_stderr(StringIO()):
+        with outside(executor.text(tasks=len(job_files))), executor.commands(), redirect_stderr(StringIO()):
             jobs = executor.map_array(run_job, [str(path) for path in job_files])
     except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError) as error:
         raise HvcError(f"{refusal(str(error).strip())} (the script is in {folder})") from None

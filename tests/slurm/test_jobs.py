@@ -22,6 +22,8 @@ from hvc.slurm.job_logs import Follower, excerpts
 from hvc.slurm.job_states import State
 from hvc.slurm.jobs import JobGroup, JobRow, Listing, find_submissions, list_jobs
 from hvc.slurm.jobs_text import print_jobs
+from hvc.slurm.requests import stop_asked
+from hvc.slurm.rivals import rivals
 from hvc.slurm.submission import Submission, this_user
 
 NOW = time.time()
@@ -112,14 +114,46 @@ def test_what_ended_is_known_without_slurm_and_the_rest_is_not_guessed(tmp_path)
 
 def test_a_users_own_way_to_list_jobs_hides_none_of_them(tmp_path, monkeypatch):
     """A job that squeue does not show would be called lost, and be submitted a second time."""
-    squeue = tmp_path / "empty" / "squeue"
-    squeue.parent.mkdir()
-    squeue.write_text('#!/bin/sh\n[ -n "$SQUEUE_PARTITION" ] || echo "1|RUNNING|n1|None|"\n')
-    squeue.chmod(0o755)
+    of_slurm(tmp_path, squeue='[ -n "$SQUEUE_PARTITION" ] || echo "1|RUNNING|n1|None|"')
     monkeypatch.setenv("SQUEUE_PARTITION", "cpu")
     submission(tmp_path / "slurm-jobs", "1", "first")
     (group,) = list_jobs(find_submissions()).groups
     assert group.rows[0].state is State.RUNNING
+
+
+def test_without_accounting_a_forgotten_job_has_ended_and_may_go_on(tmp_path, monkeypatch):
+    """The controller answers, and does not know it any more: that is enough to submit it again."""
+    of_slurm(tmp_path, squeue="", sacct="echo 'sacct: error: Problem talking to the database' >&2; exit 1")
+    attempt(submission(tmp_path / "slurm-jobs", "7", "first", output=str(tmp_path / "out")), 1, "stopped")
+    listing = list_jobs(find_submissions())
+    assert listing.groups[0].rows[0].state is State.LOST
+    assert (listing.problem, listing.remark) == ("", "sacct: Problem talking to the database")
+    assert "accounting could not be asked" in shown(listing)
+    assert list(rivals(tmp_path / "slurm-jobs", str(tmp_path / "out"))) == []
+    monkeypatch.setenv("PATH", f"{tmp_path / 'empty'}:/usr/bin:/bin")
+    refused = run_hvc("cancel", "7", cwd=tmp_path)
+    assert "has ended already" in refused.stderr
+
+
+def test_to_cancel_what_joins_the_parts_stops_none_of_them(tmp_path, monkeypatch):
+    waits = 'for job in 8_0 8_1 9; do echo "$job|PENDING|||"; done'
+    of_slurm(tmp_path, squeue=waits, scancel='echo "$@" >> told')
+    folder = submission(tmp_path / "slurm-jobs", "8", "parts", array=2, join_job_id="9")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'empty'}:/usr/bin:/bin")
+    assert run_hvc("cancel", "9", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "told").read_text() == "9\n"
+    assert [stop_asked(folder, task) for task in (0, 1, None)] == [False, False, True]
+    assert run_hvc("cancel", "8", cwd=tmp_path).returncode == 0
+    assert [stop_asked(folder, task) for task in (0, 1, None)] == [True, True, True]
+
+
+def of_slurm(folder: Path, **commands: str) -> None:
+    """Put commands of Slurm where this machine without Slurm looks for them."""
+    place = folder / "empty"
+    place.mkdir(exist_ok=True)
+    for name, script in commands.items():
+        (place / name).write_text(f"#!/bin/sh\n{script}\n")
+        (place / name).chmod(0o755)
 
 
 def test_a_number_of_nodes_that_slurm_refused_is_told(tmp_path):

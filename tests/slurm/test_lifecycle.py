@@ -11,6 +11,7 @@ from running import write_recipe
 from slurm_jobs import TrainingJob, left_over, logs, processes_of, until
 
 from hvc.pretrain.checkpoints.checkpoint import complete_steps, open_checkpoint
+from hvc.slurm.control import working_nodes
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
@@ -150,6 +151,7 @@ def test_a_slow_node_is_found_and_left_out(tmp_path, slurm_cluster_factory, monk
         folder=str(tmp_path / "jobs"),
         slow_node_factor=3,
         python=str(python),
+        sbatch={"export": "NONE"},
         environment={"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
     )
     stage = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
@@ -168,6 +170,9 @@ def test_a_slow_node_is_found_and_left_out(tmp_path, slurm_cluster_factory, monk
     assert (second["outcome"], second["nodes"]) == ("done", "node[1,3]")
     assert [check["node"] for check in second["checks"]] == ["node1", "node3"]
     assert state["ExcNodeList"] == "node2"
+    until(lambda: working_nodes("batch") == ["node1", "node2", "node3"], "all nodes at rest", 60)
+    cluster.run("scontrol", "update", "NodeName=node3", "State=DRAIN", "Reason=test")
+    assert working_nodes("batch") == ["node1", "node2"], "a drained node is no spare"
 
 
 SLOW = """#!/bin/sh

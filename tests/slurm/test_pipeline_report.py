@@ -91,6 +91,22 @@ def test_an_array_is_told_apart_by_its_tasks(tmp_path):
     assert state.live(members, elsewhere) == {}, "an id of another cluster"
 
 
+def test_parts_that_nobody_wants_any_more_are_named_by_their_array(tmp_path):
+    one = task("evaluate")
+    parts = Sent(str(tmp_path / "a"), (one.key,), (one.digest,), "parts", "8")
+    join = Sent(str(tmp_path / "b"), (one.key,), (one.digest,), "join", "9")
+    state = PipelineState(tasks=[one], sent=[parts, join])
+    known = {
+        "8_1": KnownJob("8_1", "RUNNING"),
+        "9": KnownJob("9", "PENDING"),
+        "80": KnownJob("80", "RUNNING"),
+    }
+    assert state.outdated([one], known) == {}
+    assert state.outdated([task("evaluate", digest="other")], known) == {"8": "evaluate", "9": "evaluate"}
+    del known["8_1"]
+    assert state.outdated([task("evaluate", digest="other")], known) == {"9": "evaluate"}
+
+
 def test_a_job_whose_id_was_lost_is_found_by_its_folder(tmp_path):
     batch = Batch((task("train/0"), task("train/1")))
     state = PipelineState(sent=[Sent.of(batch, tmp_path / "a"), Sent.of(batch, tmp_path / "b")])

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hvc.base.errors import UsageError
 from hvc.data_prep.lock import BusyError
 from hvc.slurm import aftermath, control
 from hvc.slurm.allocation import Script
-from hvc.slurm.attempts import Attempt, Records, futile
+from hvc.slurm.attempts import Attempt, Records, futile, has_worked
 from hvc.slurm.job import kind_of
 from hvc.slurm.requeue import Facts, Verdict, decide
 
@@ -55,7 +56,26 @@ def test_what_is_done_is_done_however_ranks_end_after_it(facts):
 
 
 def test_an_output_that_others_write_is_for_a_person_to_see_to():
-    assert kind_of(BusyError("another run writes here")) == "refused"
+    assert kind_of(BusyError("another run writes here"), resumed=True) == "refused"
+
+
+def test_what_was_there_before_is_missing_on_this_node_only():
+    begun = Attempt(attempt=1, job_id="7", job_file="job.json", nodes="n1", started=0.0, progress=0.0)
+    later = replace(begun, attempt=2, progress=40.0)
+    error = UsageError("no dataset at /data")
+    assert kind_of(error, resumed=has_worked([begun])) == "refused"
+    assert kind_of(error, resumed=has_worked([begun, replace(begun, attempt=2)])) == "refused"
+    assert kind_of(error, resumed=has_worked([begun, later])) == "failed"
+    assert kind_of(error, resumed=has_worked([replace(begun, outcome="stopped")])) == "failed"
+
+
+def test_a_failure_is_told_whatever_bytes_are_in_it(tmp_path):
+    records = Records(tmp_path, None)
+    records.fail(1, 0, "refused", "UsageError: no photo \udce9t\udce9.jpg\n")
+    (failure,) = records.failures(1)
+    assert (failure.kind, failure.words) == ("refused", r"UsageError: no photo \udce9t\udce9.jpg")
+    failure.path.write_bytes(b"# failed\nOSError: \xe9\n")
+    assert records.failures(1)[0].words == "OSError: \ufffd"
 
 
 def test_a_stop_for_good_takes_it_out_of_the_queue():

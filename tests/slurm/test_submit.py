@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from hvc.slurm.allocation import Allocation, outside
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.jobfile import JobFile, read
 from hvc.slurm.stages import STAGES, StagePaths, config_of, find, run_of
-from hvc.slurm.submit import submit
+from hvc.slurm.submit import sbatch_text, submit
 
 STAGE = StagePaths("toy", "toy_stage:run", "toy_stage:ToyConfig", parallel=True)
 
@@ -147,12 +148,22 @@ def test_submitted_from_inside_a_job_nothing_of_that_one_is_handed_on(monkeypatc
 
     for name, value in {**of_slurm, **of_job}.items():
         monkeypatch.setenv(name, value)
-    with outside():
+    with outside(""):
         assert ours() == of_slurm
     assert ours() == {**of_slurm, **of_job}
     monkeypatch.delenv("SLURM_JOB_ID")
-    with outside():
+    with outside(""):
         assert "SLURM_MEM_PER_CPU" in ours(), "set by hand"
+
+
+def test_a_users_own_defaults_do_not_win_over_the_clusters_file(monkeypatch):
+    names = {f"SBATCH_{name}" for name in ("PARTITION", "TIMELIMIT", "NO_REQUEUE", "ACCOUNT")}
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    script = sbatch_text(ClusterConfig(name="c", partition="gpu"), "hvc", Path("/jobs"))
+    with outside(script):
+        assert names & os.environ.keys() == {"SBATCH_ACCOUNT"}, "of which the file says nothing"
+    assert names <= os.environ.keys()
 
 
 def test_a_task_knows_its_place_and_attempt():
