@@ -46,6 +46,13 @@ def warnings(config: TrainConfig, data: TrainingData, world_size: int) -> Iterat
             f"batch's {batch:,} images: parts without one compute for nothing, and BatchNorm sees one "
             "image at a time"
         )
+    loaders, streams = world_size * max(1, config.workers), config.stream.streams
+    if config.shuffle and streams < batch and streams < loaders:
+        yield (
+            f"stream.streams is {streams:,}, but {loaders:,} loader processes share a batch of {batch:,}: "
+            f"up to {-(-loaders // streams):,} take turns in a stream, and nearly every image is a read or "
+            f"request of its own; stream.streams={batch} reads whole blocks"
+        )
     total = planned_steps(config, data)
     if config.schedule.warmup_steps >= total:
         yield (

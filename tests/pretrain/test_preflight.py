@@ -58,6 +58,13 @@ def test_a_subset_of_all_is_none(twelve):
         ({"batch_size": 4, "steps": 9, "schedule": {"warmup_steps": 9}}, 1, ["the run has 9 steps"]),
         ({"batch_size": 4, "steps": 10, "schedule": {"warmup_steps": 9}}, 1, []),
         ({"batch_size": 4, "frames_per_video": 3}, 1, ["single images only"]),
+        (
+            {"batch_size": 12, "workers": 2, "stream": {"streams": 3}},
+            2,
+            ["streams is 3, but 4 loader processes share a batch of 12: up to 2 take"],
+        ),
+        ({"batch_size": 12, "workers": 2, "stream": {"streams": 4}}, 2, []),
+        ({"batch_size": 12, "workers": 2, "shuffle": False, "stream": {"streams": 3}}, 2, []),
     ],
 )
 def test_what_is_hardly_meant_is_said_with_numbers(twelve, values, world_size, words):
