@@ -639,6 +639,10 @@ def leaderboard(
 
 @app.command(short_help="What you submitted: state, node, step, time left.")
 def jobs(
+    job: Annotated[
+        str | None,
+        typer.Argument(metavar="[JOB]", help="A job, or a pipeline or sweep by its name  [default: all]"),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All submissions, not those of the last day only; every task.")
     ] = False,
@@ -654,6 +658,7 @@ def jobs(
     """
     import time
 
+    from hvc.slurm.job_choice import choose_all
     from hvc.slurm.jobs import list_jobs
     from hvc.slurm.jobs_text import WIDTH, print_jobs
 
@@ -661,9 +666,12 @@ def jobs(
         raise UsageError("--watch is for people; ask again with --json when you need it again")
     console = _console(WIDTH)
     while True:
-        listing = list_jobs(_submissions(folders))
+        found = _submissions(folders)
+        if job is not None:
+            found = [(one.folder, one.submission) for one in choose_all(job, found)]
+        listing = list_jobs(found)
         now = time.time()
-        shown = listing if everything else listing.recent(now)
+        shown = listing if everything or job is not None else listing.recent(now)
         if as_json:
             typer.echo(json.dumps(shown.values(), indent=1))
             return
@@ -727,10 +735,14 @@ def cancel(
     folders: JobFolders = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a job for good: it saves at its next step and is not requeued. `hvc requeue` goes on with it."""
-    from hvc.slurm.operations import cancel as cancel_job
+    """End a job for good: it saves at its next step and is not requeued. `hvc requeue` goes on with it.
 
-    _say(cancel_job(_job(job, folders), at_once), as_json)
+    JOB may also be the name of a pipeline or sweep: all that waits or runs of it ends.
+    """
+    from hvc.slurm.job_choice import choose_all
+    from hvc.slurm.operations import cancel_all
+
+    _say(cancel_all(choose_all(job, _submissions(folders)), at_once), as_json)
 
 
 @app.command(short_help="Begin a job's next attempt, whether it runs or has ended.")

@@ -66,6 +66,31 @@ def choose(text: str, found: Found) -> Chosen:
     )
 
 
+def choose_all(text: str, found: Found) -> list[Chosen]:
+    """All submissions of the pipeline or sweep that `text` names, newest first, or the one that it means.
+
+    Args:
+        text: the name of a pipeline's folder, or its path; else as for `choose`.
+        found: folders and submissions to choose from, newest first.
+
+    Raises UsageError for none, or where a submission has the pipeline's name.
+    """
+    place = Path(text).expanduser().resolve()
+    members = [
+        (folder, one)
+        for folder, one in found
+        if one.parent and (Path(one.parent).name == text or Path(one.parent).resolve() == place)
+    ]
+    folders = sorted({one.parent for _, one in members if one.parent})
+    same = [pair for pair in found if text in (pair[0].name, pair[1].name)]
+    if not members:
+        return [choose(text, found)]
+    if len(folders) > 1 or same:
+        several = [*folders, *(str(folder) for folder, _ in same)]
+        raise UsageError(f"{text!r} may mean {', '.join(several)}; give the folder, or a job id")
+    return [Chosen(*pair) for pair in members]
+
+
 def _by_job_id(text: str, found: Found) -> Chosen | None:
     job_id, _, task = text.partition("_")
     matches = [pair for pair in found if job_id in (pair[1].job_id, pair[1].join_job_id)]

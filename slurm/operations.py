@@ -59,6 +59,21 @@ def cancel(chosen: Chosen, at_once: bool = False) -> Done:
     return Done("\n".join(words), tuple(row.job_id for row in alive))
 
 
+def cancel_all(several: Sequence[Chosen], at_once: bool = False) -> Done:
+    """End all that is left of a pipeline or sweep, or a single job, as `cancel` does.
+
+    Args:
+        several: newest first: what waits for others goes before them.
+    """
+    if len(several) == 1:
+        return cancel(several[0], at_once)
+    alive = [one for one in several if any(row.state.alive for row in _rows(one))]
+    if not alive:
+        raise HvcError(f"all {len(several)} submissions have ended already; there is nothing to cancel")
+    done = [cancel(one, at_once) for one in alive]
+    return Done("\n".join(one.text for one in done), tuple(job for one in done for job in one.jobs))
+
+
 def requeue(chosen: Chosen) -> Done:
     """Let a job begin its next attempt: at a step boundary if it runs, by a new submission if it has ended.
 

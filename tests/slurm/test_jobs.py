@@ -147,6 +147,28 @@ def test_to_cancel_what_joins_the_parts_stops_none_of_them(tmp_path, monkeypatch
     assert [stop_asked(folder, task) for task in (0, 1, None)] == [True, True, True]
 
 
+def test_a_pipeline_is_listed_and_ended_by_its_name(tmp_path, monkeypatch):
+    waits = 'for job in 8 9 10; do echo "$job|PENDING|||"; done'
+    of_slurm(tmp_path, squeue=waits, sacct="echo head", scancel='echo "$@" >> told')
+    root, pipeline = tmp_path / "slurm-jobs", str(tmp_path / "pipelines" / "nightly")
+    attempt(submission(root, "7", "shard", age=90, stage="shard", parent=pipeline), 1, "done")
+    submission(root, "8", "train", age=80, parent=pipeline)
+    submission(root, "9", "evaluate", age=70, stage="evaluate", parent=pipeline)
+    submission(root, "10", "other", age=60)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'empty'}:/usr/bin:/bin")
+    listed = json.loads(run_hvc("jobs", "nightly", "--json", cwd=tmp_path).stdout)
+    assert [one["job_id"] for one in listed["submissions"]] == ["9", "8", "7"]
+    (one,) = json.loads(run_hvc("jobs", "10", "--json", cwd=tmp_path).stdout)["submissions"]
+    assert one["name"] == "other"
+    done = run_hvc("cancel", pipeline, "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["jobs"] == ["9", "8"], "what waits for others goes first"
+    assert (tmp_path / "told").read_text() == "9\n8\n"
+    submission(root, "11", "nightly")
+    refused = run_hvc("cancel", "nightly", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "give the folder, or a job id" in refused.stderr
+
+
 def of_slurm(folder: Path, **commands: str) -> None:
     """Put commands of Slurm where this machine without Slurm looks for them."""
     place = folder / "empty"
