@@ -192,9 +192,12 @@ class Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed
 
     def text(self, tasks: int = 1) -> str:
         """The sbatch script of a job, or of an array of several tasks."""
-        if tasks > 1:
-            self.parameters["map_count"] = tasks
-        text: str = self._make_submission_file_text(self._submitit_command_str, uid="")
+        own = self.parameters
+        self.parameters = {**own, "map_count": tasks} if tasks > 1 else own
+        try:
+            text: str = self._make_submission_file_text(self._submitit_command_str, uid="")
+        finally:
+            self.parameters = own
         return text
 
 
