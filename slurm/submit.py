@@ -192,12 +192,12 @@ class Executor(SlurmExecutor):  # type: ignore[misc]  # submitit is not followed
 
     def text(self, tasks: int = 1) -> str:
         """The sbatch script of a job, or of an array of several tasks."""
-        own = self.parameters
-        self.parameters = {**own, "map_count": tasks} if tasks > 1 else own
+        if tasks > 1:
+            self.parameters["map_count"] = tasks
         try:
             text: str = self._make_submission_file_text(self._submitit_command_str, uid="")
         finally:
-            self.parameters = own
+            self.parameters.pop("map_count", None)  # which no submission may find here
         return text
 
 

@@ -149,9 +149,7 @@ def test_altered_each_time_it_is_never_stored(s3_env, faulty_s3, tmp_path, monke
     proxy = faulty_s3(share=0, alter=1.0)
     monkeypatch.setenv("HVC_S3_PATIENCE", "1")
     store = open_store(address)
-    with pytest.raises(
-        StorageError, match=rf"cannot write {address}/a: .*SHA256.*attempts? in.*same command"
-    ):
+    with pytest.raises(StorageError, match=rf"cannot write {address}/a: .*SHA256.*attempts? in"):
         store.write("a", b"something")
     with pytest.raises(StorageError, match="SHA256"):
         store.upload("b", path)

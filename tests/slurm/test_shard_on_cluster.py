@@ -75,13 +75,14 @@ def logs(report):
     return slurm_jobs.logs(report.folder)
 
 
-def wait_for_shard_of(part, output, report):
-    """The part has finished a shard, and not yet all of them."""
+def disturb(actions, output, report):
+    """Do something to each part as soon as it has finished a shard, and not yet all of them."""
     end = time.monotonic() + 90
-    while not any(
-        int(path.stem.removeprefix("shard-")) % PARTS == part
-        for path in output.glob(".progress/shard-*.json")
-    ):
+    while actions:
+        for path in output.glob(".progress/shard-*.json"):
+            action = actions.pop(int(path.stem.removeprefix("shard-")) % PARTS, None)
+            if action is not None:
+                action()
         assert time.monotonic() < end, logs(report)
         time.sleep(0.02)
 
@@ -100,10 +101,11 @@ def process_of(part, report):
 
 def test_a_killed_part_and_a_stopped_part_end_in_the_same_dataset(slurm_env, images, reference, tmp_path):
     report = begin(images, tmp_path)
-    wait_for_shard_of(1, tmp_path / "out", report)
-    process_of(1, report).kill()
-    wait_for_shard_of(0, tmp_path / "out", report)
-    slurm_env.run("scancel", "--signal=USR2", f"{report.job_id}_0")
+    actions = {
+        0: lambda: slurm_env.run("scancel", "--signal=USR2", f"{report.job_id}_0"),
+        1: lambda: process_of(1, report).kill(),
+    }
+    disturb(actions, tmp_path / "out", report)
     join = slurm_env.wait(report.join_job_id, ENDED, timeout=120)
     assert join["JobState"] == "COMPLETED", logs(report)
     states = [slurm_env.job(f"{report.job_id}_{part}") for part in range(PARTS)]
