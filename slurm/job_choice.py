@@ -70,7 +70,7 @@ def choose_all(text: str, found: Found) -> list[Chosen]:
     """All submissions of the pipeline or sweep that `text` names, newest first, or the one that it means.
 
     Args:
-        text: the name of a pipeline's folder, or its path; else as for `choose`.
+        text: the name of a pipeline or sweep, or its folder; else as for `choose`.
         found: folders and submissions to choose from, newest first.
 
     Raises UsageError for none, or where a submission has the pipeline's name.
@@ -79,7 +79,8 @@ def choose_all(text: str, found: Found) -> list[Chosen]:
     members = [
         (folder, one)
         for folder, one in found
-        if one.parent and (Path(one.parent).name == text or Path(one.parent).resolve() == place)
+        if one.parent
+        and (text in (one.group, Path(one.parent).name) or Path(one.parent).resolve() == place)
     ]
     folders = sorted({one.parent for _, one in members if one.parent})
     same = [pair for pair in found if text in (pair[0].name, pair[1].name)]

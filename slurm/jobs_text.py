@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from textwrap import shorten
 
 from rich.console import Console
@@ -75,30 +74,31 @@ def _table(groups: Sequence[JobGroup], now: float, everything: bool, width: int)
     table.add_column("nodes", overflow="fold", max_width=14)
     for name in ("attempt", "step", "images/s", "left", "age"):
         table.add_column(name, justify="right", no_wrap=True)
-    for parent, members in _by_parent(groups):
+    for members in _by_parent(groups):
+        parent = members[0].submission.group
         if parent is not None:
             count = Counter(row.state for group in members for row in group.rows)
-            table.add_row("", Text(Path(parent).name, "bold"), _summary(count), "", "", "", "", "", "")
+            table.add_row("", Text(parent, "bold"), _summary(count), "", "", "", "", "", "")
         for group in members:
             for cells in _group_rows(group, now, everything, "  " if parent else ""):
                 table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
     return table
 
 
-def _by_parent(groups: Sequence[JobGroup]) -> Iterator[tuple[str | None, list[JobGroup]]]:
+def _by_parent(groups: Sequence[JobGroup]) -> Iterator[list[JobGroup]]:
     """Submissions of one pipeline or sweep together, where its newest one stands, oldest first."""
     together: dict[str, list[JobGroup]] = {}
     for group in groups:
         together.setdefault(group.submission.parent or str(group.folder), []).append(group)
     for members in together.values():
-        yield members[0].submission.parent, sorted(members, key=lambda group: group.submission.submitted)
+        yield sorted(members, key=lambda group: group.submission.submitted)
 
 
 def _group_rows(group: JobGroup, now: float, everything: bool, indent: str) -> Iterator[_Cells]:
     submission = group.submission
     name = (
         submission.name
-        if submission.name == submission.stage
+        if submission.name.startswith(submission.stage)
         else f"{submission.name} ({submission.stage})"
     )
     age = duration(now - submission.submitted)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hvc.base.config import Config
 from hvc.data_prep.shard_config import ShardConfig
 from hvc.evaluation.evaluate_config import EvaluateConfig
 from hvc.pretrain.recipe import TrainConfig
 from hvc.slurm.checks import Check
 from hvc.slurm.cluster import ClusterConfig
 from hvc.slurm.jobfile import JobFile
+from hvc.slurm.pipeline_config import PipelineConfig
 from hvc.slurm.pipeline_plan import Batch, Task
 from hvc.slurm.places import Places, places_of
 from hvc.slurm.preflight import preflight
@@ -36,7 +36,7 @@ _OWN = {
 class Sender:
     """Knows the clusters of a pipeline, and submits its batches there."""
 
-    def __init__(self, config: Config, parent: Path, clusters: dict[str, ClusterConfig]) -> None:
+    def __init__(self, config: PipelineConfig, parent: Path, clusters: dict[str, ClusterConfig]) -> None:
         """What all batches have in common.
 
         Args:
@@ -85,6 +85,7 @@ class Sender:
             cluster,
             name=self._name(batch).removeprefix("hvc-"),
             parent=self._parent,
+            parent_name=self._config.name,
             array=size,
         )
         return job_id

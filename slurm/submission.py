@@ -46,6 +46,8 @@ class Submission:
     """MLflow's address without password, where the config or the cluster's file names one."""
     parent: str | None = None
     """Folder of the pipeline or sweep that it is part of."""
+    parent_name: str | None = None
+    """Name of that."""
     array: int | None = None
     """Number of tasks of an array."""
     join_job_id: str | None = None
@@ -71,6 +73,11 @@ class Submission:
             )
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
+
+    @property
+    def group(self) -> str | None:
+        """What the pipeline or sweep is called that it is part of."""
+        return self.parent_name or (Path(self.parent).name if self.parent else None)
 
     def write(self, folder: Path) -> None:
         """Write or replace it, at once."""

@@ -121,6 +121,7 @@ def note(
     *,
     name: str | None,
     parent: Path | None,
+    parent_name: str | None = None,
     array: int | None = None,
     join_job_id: str | None = None,
 ) -> None:
@@ -138,6 +139,7 @@ def note(
         output=places.outputs[0] if places.outputs else None,
         tracking_uri=places.tracking_uri or cluster.mlflow,
         parent=None if parent is None else str(parent),
+        parent_name=parent_name,
         array=array,
         join_job_id=join_job_id,
         local=cluster.executor == "local",

@@ -152,7 +152,7 @@ def test_a_pipeline_is_listed_and_ended_by_its_name(tmp_path, monkeypatch):
     of_slurm(tmp_path, squeue=waits, sacct="echo head", scancel='echo "$@" >> told')
     root, pipeline = tmp_path / "slurm-jobs", str(tmp_path / "pipelines" / "nightly")
     attempt(submission(root, "7", "shard", age=90, stage="shard", parent=pipeline), 1, "done")
-    submission(root, "8", "train", age=80, parent=pipeline)
+    submission(root, "8", "train", age=80, parent=pipeline, parent_name="every night")
     submission(root, "9", "evaluate", age=70, stage="evaluate", parent=pipeline)
     submission(root, "10", "other", age=60)
     monkeypatch.setenv("PATH", f"{tmp_path / 'empty'}:/usr/bin:/bin")
