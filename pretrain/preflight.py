@@ -50,8 +50,8 @@ def warnings(config: TrainConfig, data: TrainingData, world_size: int) -> Iterat
     if config.shuffle and streams < batch and streams < loaders:
         yield (
             f"stream.streams is {streams:,}, but {loaders:,} loader processes share a batch of {batch:,}: "
-            f"up to {-(-loaders // streams):,} take turns in a stream, and nearly every image is a read or "
-            f"request of its own; stream.streams={batch} reads whole blocks"
+            f"up to {-(-loaders // streams):,} take turns in a stream: fewer images are read at once, "
+            f"in more requests; stream.streams={batch} reads whole blocks"
         )
     total = planned_steps(config, data)
     if config.schedule.warmup_steps >= total:

@@ -73,7 +73,7 @@ def choose_all(text: str, found: Found) -> list[Chosen]:
         text: the name of a pipeline or sweep, or its folder; else as for `choose`.
         found: folders and submissions to choose from, newest first.
 
-    Raises UsageError for none, or where a submission has the pipeline's name.
+    Raises UsageError for none, or where a submission has the pipeline's name, also as its job id.
     """
     place = Path(text).expanduser().resolve()
     members = [
@@ -83,9 +83,13 @@ def choose_all(text: str, found: Found) -> list[Chosen]:
         and (text in (one.group, Path(one.parent).name) or Path(one.parent).resolve() == place)
     ]
     folders = sorted({one.parent for _, one in members if one.parent})
-    same = [pair for pair in found if text in (pair[0].name, pair[1].name)]
     if not members:
         return [choose(text, found)]
+    same = [
+        (folder, one)
+        for folder, one in found
+        if text in (folder.name, one.name, one.job_id, one.join_job_id)
+    ]
     if len(folders) > 1 or same:
         several = [*folders, *(str(folder) for folder, _ in same)]
         raise UsageError(f"{text!r} may mean {', '.join(several)}; give the folder, or a job id")

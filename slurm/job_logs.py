@@ -18,8 +18,6 @@ from hvc.slurm.job_choice import Chosen
 LINES = 60
 """So many of the last lines are shown."""
 _TAIL_BYTES = 1 << 18
-_ALL = _TAIL_BYTES
-"""More lines than the last bytes of a file can hold."""
 _TRACEBACK = "Traceback (most recent call last):"
 _RANK = re.compile(r"rank-(\d+)\.log")
 
@@ -61,8 +59,10 @@ def excerpts(chosen: Chosen, rank: int | None, attempt: int | None, lines: int =
         found += _early(chosen, task, lines)  # a rank that was killed says nothing, but srun does
     if log is not None:
         shown = [one for one in failed if one.rank == wanted]
-        kept = _without_traceback(tail(log, _ALL), shown[0].path) if shown else tail(log, lines)
-        text = "".join(kept.splitlines(keepends=True)[-lines:])
+        text = tail(log, lines)
+        if shown:  # cut out of all that is there: the traceback alone may be longer than what is shown
+            whole = _without_traceback(tail(log, _TAIL_BYTES), shown[0].path)
+            text = "".join(whole.splitlines(keepends=True)[-lines:])
         found.append(Excerpt(f"rank {wanted} in attempt {number}", log, text))
     return found or [_nothing(chosen)]
 

@@ -129,16 +129,15 @@ class PipelineState:
 
     def _parts_at_work(self, known: Mapping[str, KnownJob]) -> list[tuple[str, str, str]]:
         """An array whose tasks are parts of one: by its own id."""
-        at_work = {
-            (job.job_id.partition("_")[0], one.folder)
-            for one in self.sent
-            for job in known.values()
-            if job.state not in _ENDED and job.belongs_to(Path(one.folder))
-        }
+        alive = [job for job in known.values() if job.state not in _ENDED]
         return [
             (one.keys[0], one.digests[0], one.job_id)
             for one in self.sent
-            if one.role == "parts" and one.job_id and (one.job_id, one.folder) in at_work
+            if one.role == "parts" and one.job_id
+            if any(
+                job.job_id.partition("_")[0] == one.job_id and job.belongs_to(Path(one.folder))
+                for job in alive
+            )
         ]
 
 

@@ -164,9 +164,11 @@ def test_a_pipeline_is_listed_and_ended_by_its_name(tmp_path, monkeypatch):
     assert json.loads(done.stdout)["jobs"] == ["9", "8"], "what waits for others goes first"
     assert (tmp_path / "told").read_text() == "9\n8\n"
     submission(root, "11", "nightly")
-    refused = run_hvc("cancel", "nightly", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "give the folder, or a job id" in refused.stderr
+    submission(root, "12", "train", parent=str(tmp_path / "second"), parent_name="10")
+    for name in ("nightly", "10"):
+        refused = run_hvc("cancel", name, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "give the folder, or a job id" in refused.stderr
 
 
 def of_slurm(folder: Path, **commands: str) -> None:
