@@ -11,6 +11,7 @@ from hvc.slurm.script import (
     EARLY_LOG_OF_TASK,
     aftermath_lines,
     attempt_lines,
+    step_lines,
     watch_lines,
 )
 from hvc.slurm.snapshot import code_path
@@ -41,6 +42,7 @@ def parameters(cluster: ClusterConfig, job_name: str, folder: Path, array: bool 
             *code_lines(folder),
             *PORT_LINES,
             *attempt_lines(folder, cluster.tasks_per_node),
+            *step_lines(),
             *watch_lines(folder, python_command(cluster)),
         ],
         "teardown": aftermath_lines(folder, python_command(cluster)),

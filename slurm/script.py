@@ -54,6 +54,22 @@ def attempt_lines(folder: Path, tasks_per_node: int) -> list[str]:
     ]
 
 
+def step_lines() -> list[str]:
+    """Give this attempt's step another number than those of the three attempts before had.
+
+    Steps are numbered anew in every start of a job. A node that was given up may come back with an srun
+    that knows of nothing; it then ends its step by job and number, which would be the one at work now.
+    Local jobs have no such numbers, nor a `slurmd`.
+    """
+    nothing = "srun --quiet --nodes=1 --ntasks=1 --input=none --output=/dev/null true"
+    return [
+        "hvc_skip=${SLURMD_NODENAME:+$(((HVC_ATTEMPT - 1) % 4))}",
+        "for ((; hvc_skip > 0; hvc_skip--)); do",
+        f"  timeout --foreground 60 {nothing} 2>/dev/null",
+        "done",
+    ]
+
+
 def watch_lines(folder: Path, python: str) -> list[str]:
     """Have `hvc.slurm.aftermath` look when Slurm asks this job to end, while its ranks may still run.
 

@@ -100,7 +100,8 @@ def write_recipe(path: Path, data: str, **values: Any) -> Path:
         "log_every": 1,
         "views": {"size": 32},
         "checkpoint": {"every": 2, "keep": 10},
-        "tracking": {"uri": f"sqlite:///{database}", "upload_encoder": False},
+        # Pictures at the end alone: those of every step would take as long as the steps.
+        "tracking": {"uri": f"sqlite:///{database}", "upload_encoder": False, "pictures": 0},
     }
     path.write_text(json.dumps(recipe | values))
     return path

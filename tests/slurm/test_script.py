@@ -10,7 +10,7 @@ import pytest
 from hvc.base.stage import StopFlag
 from hvc.slurm import requests
 from hvc.slurm.requests import StopOrRequest
-from hvc.slurm.script import aftermath_lines, attempt_lines, watch_lines
+from hvc.slurm.script import aftermath_lines, attempt_lines, step_lines, watch_lines
 
 
 def bash(lines, **env):
@@ -37,6 +37,22 @@ def test_without_room_for_logs_it_ends_and_does_not_count_for_ever(tmp_path):
     (tmp_path / "logs").write_text("in the way")
     done = bash([*attempt_lines(tmp_path, 1), SAY], SLURM_JOB_NUM_NODES="1")
     assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(("node", "steps"), [("node1", [0, 1, 2, 3, 0]), ("", [0, 0, 0, 0, 0])])
+def test_an_attempts_step_has_another_number_than_those_before(tmp_path, node, steps):
+    """A step of the job is one call of srun; a local job has none to pass over."""
+    lines = [
+        "set -euo pipefail",
+        'srun() { echo step; return 1; }; timeout() { shift 2; "$@"; }',
+        *attempt_lines(tmp_path, 1),
+        *step_lines(),
+        "echo end",
+    ]
+    done = [bash(lines, SLURM_JOB_NUM_NODES="1", SLURMD_NODENAME=node) for _ in steps]
+    assert [(one.stdout, one.stderr) for one in done] == [
+        ("step\n" * count + "end\n", "") for count in steps
+    ]
 
 
 @pytest.mark.parametrize("status", [0, 75])
