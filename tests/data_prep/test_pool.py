@@ -59,10 +59,11 @@ def test_workers_see_the_environment_of_now(monkeypatch):
     assert list(in_processes(os.getenv, ["HVC_TEST_WORD"], 1, never)) == ["second"]
 
 
-def test_tasks_run_side_by_side():
-    start = time.monotonic()
-    list(in_processes(time.sleep, [5.0] * 4, 4, never))
-    assert time.monotonic() - start < 18  # one after the other: 20, and processes take time to start
+def test_tasks_run_side_by_side(tmp_path):
+    """None ends before all have begun; one after the other, the first would wait in vain."""
+    all_there = f'[ "$(ls {tmp_path} | wc -l)" -eq 4 ]'
+    wait = f"touch {tmp_path}/$$; for i in $(seq 600); do {all_there} && exit; sleep 0.1; done; exit 1"
+    assert list(in_processes(os.system, [wait] * 4, 4, never)) == [0] * 4
 
 
 def test_an_error_says_where_in_the_worker_it_came_from():

@@ -207,10 +207,10 @@ def test_a_run_crosses_epoch_ends():
 
 
 def test_large_epochs_are_planned_quickly():
-    start = time.perf_counter()
+    start = time.process_time()
     EpochOrder([1000] * 14_000, batch_size=128, seed=1, epoch=2, shuffle=Shuffle()).batch(50_000)
-    assert time.perf_counter() - start < 2  # seen: 0.15 s
+    assert time.process_time() - start < 2  # seen: 0.15 s
     order = RunOrder(RunPlan((1000,) * 1000, 128, 1, Shuffle()))
-    start = time.perf_counter()
+    start = time.process_time()
     order.batch_of(4000, 0, 1)
-    assert time.perf_counter() - start < 0.2  # seen: 0.01 s
+    assert time.process_time() - start < 0.2  # seen: 0.01 s

@@ -86,9 +86,9 @@ def test_the_official_youtube_recipe_is_quick():
     counts = np.concatenate([short, np.full(3236, 141)])
     counts[-1] += 469_887 - counts.sum()
     runs = np.stack([np.cumsum(counts) - counts, counts], axis=1)
-    start = time.perf_counter()
+    start = time.process_time()
     frames = frames_per_video(runs, 469_887, 80, 0, 0)
-    assert time.perf_counter() - start < 1  # seen: 0.09 s
+    assert time.process_time() - start < 1  # seen: 0.09 s
     assert len(frames) == np.minimum(counts, 80).sum()
     assert len(frames) == Selection((469_887,), frames_per_video=80, runs=runs).length
 

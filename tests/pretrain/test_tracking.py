@@ -219,17 +219,16 @@ def test_aliases_pin_their_checkpoints_and_newest_only_moves_on(folder, uri):
 
 def test_pictures_are_drawn_elsewhere_and_a_bad_one_is_a_warning(folder, uri, caplog):
     tracker = track(folder, uri)
-    threads = []
+    threads, asked = [], threading.Event()
 
     def draw() -> Image.Image:
         threads.append(threading.current_thread())
-        time.sleep(0.3)
+        assert asked.wait(60), "who asked for the picture waits for it"
         return Image.new("RGB", (8, 8), "red")
 
-    begin = time.perf_counter()
     tracker.picture("curves", 10, draw)
     tracker.picture("views", 10, lambda: 1 / 0)
-    assert time.perf_counter() - begin < 0.2
+    asked.set()
     run_steps(tracker, 1, 3, Outcome.DONE)
     assert threads[0] is not threading.main_thread()
     assert Image.open(folder / "pictures" / "curves-00000010.png").size == (8, 8)
@@ -302,7 +301,7 @@ def test_files_that_cannot_be_stored_do_not_slow_metrics(folder, tmp_path):
         tracker.journal.append("artifact", file=f"{step}.txt", folder="files")
         tracker.metrics(step, {"fine": float(step)})
     wait_until(lambda: len(at_server(here, tracker.run_id)["fine"]) == 11)
-    assert time.monotonic() - begin < 10, "every file was tried several times first"
+    assert time.monotonic() - begin < 20, "every file was tried several times first"
     (tmp_path / "mlartifacts").unlink()
     (tmp_path / "aside").rename(tmp_path / "mlartifacts")
     tracker.finish(Outcome.DONE)

@@ -168,7 +168,7 @@ def test_ranks_meet_and_report(cluster, tmp_path):
 @pytest.mark.slow
 def test_stopped_it_saves_and_goes_on(cluster, tmp_path):
     """SIGTERM to what looks after the job: as a preemption does."""
-    report = run(cluster, tmp_path, steps=20, step_seconds=0.1)
+    report = run(cluster, tmp_path, steps=60, step_seconds=0.1)
     wait_for("step 2", tmp_path, report.folder)
     os.kill(int(report.job_id), signal.SIGTERM)
     assert wait(report.job_id, report.folder) == "COMPLETED", said(report.folder)
@@ -176,7 +176,7 @@ def test_stopped_it_saves_and_goes_on(cluster, tmp_path):
     first, second = [line for line in (tmp_path / "events").read_text().splitlines() if "attempt" in line]
     assert first == "attempt 1 from 0"
     assert int(second.removeprefix("attempt 2 from ")) > 2
-    assert (tmp_path / "step").read_text() == "20"
+    assert (tmp_path / "step").read_text() == "60"
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_all_ranks_meet_and_report(toy):
 
 def test_asked_to_stop_it_saves_and_goes_on(toy):
     """USR2 is what Slurm sends before the time limit (`--signal`)."""
-    job = toy(steps=20, step_seconds=0.2, tasks_per_node=2)
+    job = toy(steps=60, step_seconds=0.2, tasks_per_node=2)
     job.wait_for("step 2")
     job.cluster.run("scancel", "--signal=USR2", job.report.job_id)
     job.cluster.wait(job.report.job_id, "PENDING")
@@ -155,7 +155,7 @@ def test_preempted_it_saves_and_goes_on(user_signal, slurm_cluster_factory, tmp_
     cluster = slurm_cluster_factory(user_signal=user_signal)
     for name, value in cluster.env.items():
         monkeypatch.setenv(name, value)
-    job = Toy(cluster, tmp_path, steps=20, step_seconds=0.2)
+    job = Toy(cluster, tmp_path, steps=60, step_seconds=0.2)
     job.wait_for("step 2")
     options = ["--parsable", "-p", "urgent", "-N2", "--ntasks-per-node=4", "--output=/dev/null"]
     urgent = cluster.run("sbatch", *options, "--wrap", "sleep 1").strip()
@@ -173,8 +173,8 @@ def test_preempted_where_slurm_cancels_for_that_it_comes_back(
     for name, value in cluster.env.items():
         monkeypatch.setenv(name, value)
     cluster.run("scontrol", "update", "PartitionName=batch", "PreemptMode=CANCEL", "GraceTime=0")
-    seconds = 2.0 if deaf else 0.2  # it has to outlast the time until it is killed
-    job = Toy(cluster, tmp_path, steps=20, step_seconds=seconds, save_every=1, deaf=deaf)
+    steps, seconds = (20, 2.0) if deaf else (60, 0.2)  # it has to outlast the time until it is killed
+    job = Toy(cluster, tmp_path, steps=steps, step_seconds=seconds, save_every=1, deaf=deaf)
     job.wait_for("step 2")
     options = ["--parsable", "-p", "urgent", "-N2", "--ntasks-per-node=4", "--output=/dev/null"]
     cluster.run("sbatch", *options, "--wrap", "sleep 1")
@@ -185,7 +185,7 @@ def test_preempted_where_slurm_cancels_for_that_it_comes_back(
 
 
 def test_requeued_by_the_operator_it_is_not_requeued_twice(toy):
-    job = toy(steps=20, step_seconds=0.2)
+    job = toy(steps=60, step_seconds=0.2)
     job.wait_for("step 2")
     job.cluster.run("scontrol", "requeue", job.report.job_id)
     job.finish()
@@ -229,7 +229,7 @@ def test_a_rank_that_always_fails_ends_the_job_and_says_so(toy):
 
 
 def test_progress_is_never_too_many_requeues(toy):
-    job = toy(steps=20, step_seconds=0.2, max_requeues=0)
+    job = toy(steps=60, step_seconds=0.2, max_requeues=0)
     job.wait_for("step 2")
     job.cluster.run("scancel", "--signal=USR2", job.report.job_id)
     job.finish()
@@ -243,7 +243,7 @@ def test_what_a_person_has_to_put_right_is_not_tried_again(toy):
 
 
 def test_a_killed_rank_brings_the_job_back(toy):
-    job = toy(steps=20, step_seconds=0.2, tasks_per_node=2, save_every=1)
+    job = toy(steps=60, step_seconds=0.2, tasks_per_node=2, save_every=1)
     job.wait_for("step 3")
     ranks_of(job.report.job_id)[3].kill()
     assert job.ended() == "COMPLETED", job.log(0)
@@ -285,7 +285,7 @@ def test_another_number_of_nodes(slurm_cluster_factory, tmp_path, monkeypatch):
     cluster = slurm_cluster_factory(nodes=4)
     for name, value in cluster.env.items():
         monkeypatch.setenv(name, value)
-    job = Toy(cluster, tmp_path, steps=40, step_seconds=0.3, tasks_per_node=2)
+    job = Toy(cluster, tmp_path, steps=80, step_seconds=0.3, tasks_per_node=2)
     requests = job.report.folder / "requests"
     requests.mkdir()
     for attempt, nodes in enumerate((3, 99, 2), start=1):

@@ -89,7 +89,7 @@ def steps_done(folder: Path, least=2, timeout=180):
 
 def test_a_job_is_stopped_for_good_and_goes_on_where_it_was(toy, tmp_path, slurm_env):
     """Found from any folder; what was stopped is not requeued; requeued it goes on with the same folder."""
-    report = toy(steps=40, step_seconds=0.2)
+    report = toy(steps=100, step_seconds=0.2)
     steps_done(tmp_path / "toy")
     row = wait_for("toy", "running")
     assert (row["attempt"], row["nodes"]) == (1, "node[1-2]")
@@ -100,7 +100,7 @@ def test_a_job_is_stopped_for_good_and_goes_on_where_it_was(toy, tmp_path, slurm
     assert row["reason"] == "saved"
     assert slurm_env.job(report.job_id)["Restarts"] == "0"
     saved = int((tmp_path / "toy" / "step").read_text())
-    assert 0 < saved < 40
+    assert 0 < saved < 100
     again = hvc("cancel", report.job_id)
     assert again.returncode == 1
     assert "ended already" in again.stderr
@@ -109,7 +109,7 @@ def test_a_job_is_stopped_for_good_and_goes_on_where_it_was(toy, tmp_path, slurm
     assert new_id != report.job_id
     row = wait_for(new_id, "done")
     assert row["attempt"] == 2
-    assert (tmp_path / "toy" / "step").read_text() == "40"
+    assert (tmp_path / "toy" / "step").read_text() == "100"
     assert f"attempt 2 from {saved}" in (tmp_path / "toy" / "events").read_text()
     logs = told("logs", "toy", "--attempt", "1")["logs"]
     assert logs[-1]["path"].endswith("logs/attempt-1/rank-0.log")
@@ -133,7 +133,7 @@ def test_the_rank_that_failed_is_shown_first(toy, tmp_path):
 
 def test_a_running_job_goes_back_into_the_queue_with_other_nodes(toy, tmp_path, slurm_env):
     """Followed meanwhile: the log of the next attempt comes without being asked for."""
-    report = toy(steps=60, step_seconds=0.2)
+    report = toy(steps=100, step_seconds=0.2)
     steps_done(tmp_path / "toy")
     refused = hvc("resize", report.job_id, "--nodes", "99")
     assert refused.returncode == 2
@@ -147,7 +147,7 @@ def test_a_running_job_goes_back_into_the_queue_with_other_nodes(toy, tmp_path, 
     assert row["attempt"] == 2
     record = json.loads((report.folder / "attempts" / "attempt-2.json").read_text())
     assert record["nodes"] in ("node1", "node2")
-    assert (tmp_path / "toy" / "step").read_text() == "60"
+    assert (tmp_path / "toy" / "step").read_text() == "100"
 
 
 def test_submitted_again_it_has_the_nodes_that_it_was_resized_to(toy, tmp_path, slurm_env):

@@ -77,7 +77,7 @@ def logs(report):
 
 def disturb(actions, output, report):
     """Do something to each part as soon as it has finished a shard, and not yet all of them."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 180
     while actions:
         for path in output.glob(".progress/shard-*.json"):
             action = actions.pop(int(path.stem.removeprefix("shard-")) % PARTS, None)
@@ -106,7 +106,7 @@ def test_a_killed_part_and_a_stopped_part_end_in_the_same_dataset(slurm_env, ima
         1: lambda: process_of(1, report).kill(),
     }
     disturb(actions, tmp_path / "out", report)
-    join = slurm_env.wait(report.join_job_id, ENDED, timeout=120)
+    join = slurm_env.wait(report.join_job_id, ENDED, timeout=240)
     assert join["JobState"] == "COMPLETED", logs(report)
     states = [slurm_env.job(f"{report.job_id}_{part}") for part in range(PARTS)]
     assert [state["JobState"] for state in states] == ["COMPLETED"] * PARTS, logs(report)
@@ -129,6 +129,6 @@ def test_the_command_submits_both_jobs(slurm_env, images, reference, tmp_path):
     words = ["folder", str(images), str(tmp_path / "out"), "--name", "x", "--min-shards", "48"]
     words += ["--workers", "2", "--parts", "2", "--cluster", str(cluster)]
     report = hvc_json("submit", "shard", *words, cwd=tmp_path)
-    join = slurm_env.wait(report["join_job_id"], ENDED, timeout=120)
+    join = slurm_env.wait(report["join_job_id"], ENDED, timeout=240)
     assert join["JobState"] == "COMPLETED"
     assert contents(tmp_path / "out") == reference

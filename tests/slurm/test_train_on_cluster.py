@@ -56,7 +56,7 @@ def rank_of(process: psutil.Process, job_id: str) -> str | None:
 @pytest.mark.timeout(600)
 def test_a_hanging_rank_brings_the_job_back_into_the_queue(tmp_path, dataset, slurm_cluster):
     recipe = write_recipe(
-        tmp_path / "hang.yaml", dataset, steps=12, watchdog_seconds=15, checkpoint={"every": 1, "keep": 2}
+        tmp_path / "hang.yaml", dataset, steps=30, watchdog_seconds=15, checkpoint={"every": 1, "keep": 2}
     )
     cluster = tmp_path / "mini.yaml"
     shape = {"name": "mini", "partition": "batch", "nodes": 2, "tasks_per_node": 1, "time_minutes": 30}
@@ -77,7 +77,7 @@ def test_a_hanging_rank_brings_the_job_back_into_the_queue(tmp_path, dataset, sl
     ][:1]
     frozen.send_signal(signal.SIGSTOP)  # the cluster ends it when the job is requeued
     slurm_cluster.wait(submitted["job_id"], {"COMPLETED"}, timeout=400)
-    assert complete_steps(root)[-1] == 12
+    assert complete_steps(root)[-1] == 30
     assert "trainer.py" in (tmp_path / "hang" / "stacks-00000.txt").read_text()
     (record,) = (tmp_path / "slurm-jobs").glob("*/attempts/attempt-1.json")
     ended = json.loads(record.read_text())

@@ -60,7 +60,9 @@ def killed_rank(job):
 
 def killed_step(job):
     """All ranks at once."""
-    job.cluster.run("scancel", "--signal=KILL", f"{job.job_id}.0")
+    lines = job.cluster.run("squeue", "-h", "--steps", "-j", job.job_id, "-o", "%i").split()
+    (step,) = [line for line in lines if line.rpartition(".")[2].isdigit()]
+    job.cluster.run("scancel", "--signal=KILL", step)
 
 
 def killed_node(job):
