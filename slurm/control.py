@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from hvc.base.errors import HvcError
 from hvc.slurm.known_jobs import plain_environment
@@ -88,6 +90,16 @@ def working_nodes(partition: str) -> list[str]:
     lines = _run("sinfo", "--noheader", f"--partition={partition}", "-N", "-o", "%N %T").splitlines()
     found = (line.split() for line in lines)
     return sorted({words[0] for words in found if len(words) == 2 and _WORKS.fullmatch(words[1])})
+
+
+def try_out(script: Path, nodes: int, excluded: Collection[str]) -> None:
+    """Have sbatch say whether a script's job could get so many nodes without some; ControlError if not.
+
+    It knows of constraints, features, memory and GPUs, what a node's state says nothing of. It may do so in
+    a running job, where the environment has to be that of no job (`allocation.outside`).
+    """
+    without = f"--exclude={','.join(sorted(excluded))}"
+    _run("sbatch", "--test-only", "--dependency=", f"--nodes={nodes}", without, str(script))
 
 
 def requeue(job_id: str) -> None:

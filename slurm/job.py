@@ -16,10 +16,11 @@ from hvc.base.errors import EXIT_DONE, EXIT_STOPPED, HvcError, PeerLostError, Us
 from hvc.base.stage import Outcome, Provenance, Result, StopFlag
 from hvc.data_prep.lock import BusyError
 from hvc.slurm import control, requests
-from hvc.slurm.allocation import Allocation, export_torch_environment
+from hvc.slurm.allocation import Allocation, export_torch_environment, outside
 from hvc.slurm.attempts import Attempt, Kind, Records, has_worked
 from hvc.slurm.jobfile import JobFile, read
 from hvc.slurm.node_check import Check, Finding, spared
+from hvc.slurm.script import submission_script
 from hvc.slurm.snapshot import changed_packages
 from hvc.slurm.stages import config_of, progress_of, run_of
 
@@ -97,7 +98,7 @@ def _run(
         requests.fulfil_resize(folder, max(1, len(names)))
     if task.world_size > 1:
         nodes = [names[rank * len(names) // task.world_size] for rank in range(task.world_size)]
-        decide = partial(_leave_for, task, records, len(names))
+        decide = partial(_leave_for, task, folder, records, len(names))
         check = Check(task.rank, nodes)  # which keeps the port open until the stage has ended
         if check.leaves(job.slow_node_factor, decide):
             return Result(Outcome.STOPPED), ""
@@ -107,7 +108,7 @@ def _run(
     return result, stop.reason
 
 
-def _leave_for(task: Allocation, records: Records, needed: int, found: Finding) -> bool:
+def _leave_for(task: Allocation, folder: Path, records: Records, needed: int, found: Finding) -> bool:
     """Rank 0: note what was found, and whether to leave so that the next attempt avoids bad nodes."""
     record = records.read(task.attempt)
     if record is None:
@@ -117,7 +118,7 @@ def _leave_for(task: Allocation, records: Records, needed: int, found: Finding) 
     if not found.bad:
         return False
     words = "; ".join(f"{node}: {what}" for node, what in sorted(found.bad.items()))
-    excluded = _without(task, records, needed, found)
+    excluded = _without(task, folder, records, needed, found)
     if excluded:
         _log.warning("the next attempt does without these nodes: %s", words)
         records.end(task.attempt, "stopped", words, excluded=excluded)
@@ -128,15 +129,20 @@ def _leave_for(task: Allocation, records: Records, needed: int, found: Finding) 
     return False
 
 
-def _without(task: Allocation, records: Records, needed: int, found: Finding) -> list[str]:
+def _without(task: Allocation, folder: Path, records: Records, needed: int, found: Finding) -> list[str]:
     if sum(bool(record.excluded) for record in records.all()) >= _EXCLUSIONS:
         return []
     try:
         job = control.job(task.job_id)
         excluded = control.node_names(job.excluded) if job.excluded else []
-        return spared(found.bad, control.working_nodes(job.partition), excluded, needed)
-    except control.ControlError as error:
-        _log.warning("which nodes there are is not known: %s", error)
+        spare = spared(found.bad, control.working_nodes(job.partition), excluded, needed)
+        if spare:
+            script = submission_script(folder, task.job_id)
+            with outside(script.read_text(encoding="utf-8")):
+                control.try_out(script, needed, [*excluded, *spare])
+        return spare
+    except (control.ControlError, OSError) as error:
+        _log.warning("whether the job can do without nodes is not known, or it cannot: %s", error)
         return []
 
 

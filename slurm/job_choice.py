@@ -8,6 +8,7 @@ from pathlib import Path
 from hvc.base.errors import UsageError
 from hvc.pretrain.tracking.run_note import RunNote
 from hvc.slurm.jobs import JobRow, find_submissions, list_jobs
+from hvc.slurm.script import submission_script
 from hvc.slurm.submission import FILE, Submission
 
 Found = Sequence[tuple[Path, Submission]]
@@ -109,7 +110,7 @@ def _by_job_id(text: str, found: Found) -> Chosen | None:
 def _by_former_id(text: str, found: Found) -> Chosen | None:
     """By an id from before it was submitted again: the scripts of all its ids are in its folder."""
     job_id, _, task = text.partition("_")
-    matches = [pair for pair in found if (pair[0] / f"{job_id}_submission.sh").is_file()]
+    matches = [pair for pair in found if submission_script(pair[0], job_id).is_file()]
     if not matches:
         return None
     folder, submission = _only(text, matches)

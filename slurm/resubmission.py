@@ -14,7 +14,7 @@ from hvc.base.errors import HvcError
 from hvc.slurm import control, local
 from hvc.slurm.allocation import outside
 from hvc.slurm.attempts import Records
-from hvc.slurm.script import sbatch_options
+from hvc.slurm.script import sbatch_options, submission_script
 from hvc.slurm.submission import Submission
 
 _SECONDS = 60
@@ -38,7 +38,7 @@ def resized_nodes(folder: Path, submission: Submission) -> int | None:
 
 def options_of(folder: Path, job_id: str) -> dict[str, str]:
     """What a job's script asks sbatch for; nothing where the script is gone."""
-    script = folder / f"{job_id}_submission.sh"
+    script = submission_script(folder, job_id)
     return sbatch_options(script.read_text(encoding="utf-8")) if script.is_file() else {}
 
 
@@ -73,7 +73,7 @@ def resubmit(
 
 
 def _queue(folder: Path, submission: Submission, job_id: str, options: Sequence[str]) -> str:
-    script = folder / f"{job_id}_submission.sh"
+    script = submission_script(folder, job_id)
     if not script.is_file():
         raise HvcError(f"{script} is missing, so nothing can be submitted again; use `hvc submit`")
     workdir = submission.workdir if Path(submission.workdir).is_dir() else str(folder)
@@ -99,7 +99,7 @@ def _queue(folder: Path, submission: Submission, job_id: str, options: Sequence[
 
 def _hand_on(folder: Path, old: str, new: str) -> None:
     """What a job loads is named by its id; it waits for a minute until it is there."""
-    shutil.copyfile(folder / f"{old}_submission.sh", folder / f"{new}_submission.sh")
+    shutil.copyfile(submission_script(folder, old), submission_script(folder, new))
     for path in folder.glob(f"{old}_*submitted.pkl"):
         copy = folder / f"{new}{path.name.removeprefix(old)}"
         temporary = copy.with_suffix(".tmp")

@@ -14,6 +14,11 @@ EARLY_LOG_OF_TASK = "logs/slurm-%A_%a.out"
 """The same of an array's task, by the id that people see; `%j` is another number there."""
 
 
+def submission_script(folder: Path, job_id: str) -> Path:
+    """The script of a job, or of an array's task, as it went to sbatch; not there before that."""
+    return folder / f"{job_id.partition('_')[0]}_submission.sh"
+
+
 def sbatch_options(script: str) -> dict[str, str]:
     """What a script that `plan` made asks sbatch for: the values of its `#SBATCH` lines, unquoted."""
     lines = re.findall(r"^#SBATCH --([\w-]+)=(.*)$", script, re.MULTILINE)

@@ -28,6 +28,13 @@ pytest_plugins = ["services_fixtures", "training_fixtures"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests said that were tried again (`--reruns`): a rare failure is a failure to look into."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"tried again: {report.nodeid}", red=True, bold=True)
+        terminalreporter.write_line(report.longreprtext)
+
+
 def required(thing: str) -> bool:
     """Whether `HVC_REQUIRE` (comma-separated) turns a missing `thing` into a failure."""
     return thing in os.environ.get("HVC_REQUIRE", "").split(",")

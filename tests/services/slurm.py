@@ -7,6 +7,7 @@ accounting database; a stand-in `sacct` answers from the controller's memory.
 import getpass
 import os
 import re
+import secrets
 import shlex
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from services.processes import HOST, ProcessGroup, free_ports, wait_until
 # (5 s is the least). Scheduling without timers, because tests should not wait for them.
 _CONFIG = Template("""
 ClusterName=test
+FirstJobId=$first
 SlurmctldHost=$hostname($host)
 SlurmctldPort=$port
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
@@ -165,6 +167,8 @@ class SlurmCluster:
         port, *ports = free_ports(1 + len(self.nodes))
         self._config.write_text(
             _CONFIG.substitute(
+                # Processes are found by their job, ports follow from it, and several clusters run at once.
+                first=secrets.randbelow(900_000) + 1000,
                 hostname=socket.gethostname().split(".")[0],
                 host=HOST,
                 port=port,

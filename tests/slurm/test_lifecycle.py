@@ -13,7 +13,8 @@ from running import write_recipe
 from slurm_jobs import TrainingJob, left_over, logs, processes_of, ranks_of, until
 
 from hvc.pretrain.checkpoints.checkpoint import complete_steps, open_checkpoint
-from hvc.slurm.control import working_nodes
+from hvc.slurm.control import ControlError, try_out, working_nodes
+from hvc.slurm.script import submission_script
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
@@ -194,6 +195,19 @@ def test_a_slow_node_is_found_and_left_out(tmp_path, slurm_cluster_factory, monk
     until(lambda: working_nodes("batch") == ["node1", "node2", "node3"], "all nodes at rest", 60)
     cluster.run("scontrol", "update", "NodeName=node3", "State=DRAIN", "Reason=test")
     assert working_nodes("batch") == ["node1", "node2"], "a drained node is no spare"
+    script = submission_script(report.folder, report.job_id)
+    try_out(script, 2, [])
+    with pytest.raises(ControlError, match="not available"):
+        try_out(script, 2, ["node2"])
+    cluster.run("scontrol", "update", "NodeName=node3", "State=RESUME")
+    until(lambda: working_nodes("batch") == ["node1", "node2", "node3"], "all nodes at work again", 60)
+    try_out(script, 2, ["node2"])
+    cluster.run("scontrol", "update", "NodeName=node[1-2]", "AvailableFeatures=fast", "ActiveFeatures=fast")
+    constrained = tmp_path / "constrained.sh"
+    constrained.write_text(script.read_text().replace("#SBATCH ", "#SBATCH --constraint=fast\n#SBATCH ", 1))
+    try_out(constrained, 2, [])
+    with pytest.raises(ControlError, match="not available"):
+        try_out(constrained, 2, ["node2"])
 
 
 SLOW = """#!/bin/sh
