@@ -164,8 +164,11 @@ def open_uploads(s3_env, bucket):
 
 
 @pytest.mark.services
-def test_sigkill_in_the_middle_of_a_multipart_upload(s3_env, tmp_path, encode):
-    """A shard of 100 MB; what the killed run had sent of it is not left behind."""
+def test_sigkill_in_the_middle_of_a_multipart_upload(s3_env, faulty_s3, monkeypatch, tmp_path, encode):
+    """A shard of 100 MB; what the killed run had sent of it is not left behind.
+
+    Every request of the run takes a second more, so that there is a middle.
+    """
     root = tmp_path / "in"
     root.mkdir()
     noise = random.Random(0).randbytes(25_000_000)
@@ -173,11 +176,14 @@ def test_sigkill_in_the_middle_of_a_multipart_upload(s3_env, tmp_path, encode):
         (root / f"{i}.jpg").write_bytes(encode("JPEG", i) + noise)
     bucket = s3_env.bucket("multipart")
     config = options(root, f"{bucket}/out", target_mb=1000, check="none")
+    slow = faulty_s3(share=1.0, kinds=("delay",))
+    slow.delay = 1.0
     process = start(config)
     wait_for(lambda: open_uploads(s3_env, bucket), process)
     process.kill()
     process.wait()
     assert open_uploads(s3_env, bucket)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_env.endpoint)
     complete(config)
     assert open_uploads(s3_env, bucket) == []
     store = open_store(f"{bucket}/out")
