@@ -318,7 +318,7 @@ def test_a_thousand_runs_are_quick():
     board = board_of(many, [Unscored(f"u{n}", "1", "hvc", "failed", 0.0) for n in range(1000)])
     printed(board)
     csv_text(board)
-    assert time.perf_counter() - start < 15
+    assert time.perf_counter() - start < 5
 
 
 def test_the_command_writes_all_three(recorded, tmp_path):

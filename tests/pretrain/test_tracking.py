@@ -301,7 +301,7 @@ def test_files_that_cannot_be_stored_do_not_slow_metrics(folder, tmp_path):
         tracker.journal.append("artifact", file=f"{step}.txt", folder="files")
         tracker.metrics(step, {"fine": float(step)})
     wait_until(lambda: len(at_server(here, tracker.run_id)["fine"]) == 11)
-    assert time.monotonic() - begin < 20, "every file was tried several times first"
+    assert time.monotonic() - begin < 10, "every file was tried several times first"
     (tmp_path / "mlartifacts").unlink()
     (tmp_path / "aside").rename(tmp_path / "mlartifacts")
     tracker.finish(Outcome.DONE)

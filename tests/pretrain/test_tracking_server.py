@@ -27,7 +27,7 @@ def test_absent_at_start_then_back_then_killed_then_back(private_mlflow_server, 
     folder = tmp_path / "run"
     begin = time.perf_counter()
     tracker = track(folder, server.uri)
-    assert time.perf_counter() - begin < 10  # MLflow's own patience is minutes
+    assert time.perf_counter() - begin < 2
     for step in range(1, 101):
         tracker.metrics(step, values_at(step))
     wait_until(lambda: "training goes on" in caplog.text)

@@ -107,7 +107,7 @@ def test_silent_servers_cost_bounded_time(
     use_s3(monkeypatch, silent)
     start = time.monotonic()
     checks = by_name(diagnose(tmp_path, silent, "s3://bucket", seconds=2))
-    assert time.monotonic() - start < 30, "one after the other, and without a limit, it would be minutes"
+    assert time.monotonic() - start < 15, "one after the other, and without a limit, it would be minutes"
     assert "timed out" in checks["MLflow"].found
     assert checks["S3 endpoint"].status == "ok"  # it took the connection
     assert checks["S3"].status == "fail"  # the object was never answered
